@@ -1,0 +1,96 @@
+"""The console script ``hac``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import HacError
+from .io import dump_json
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help="Heterogeneous audio classification, DCASE 2026 Task 1.")
+
+ProfileOption = Annotated[str, typer.Option("--profile", help="Profile in configs/: demo, folder.")]
+NameOption = Annotated[str, typer.Option("--name", help="Run name: outputs go to runs/NAME and figures/NAME. Default: the profile's name.")]
+DataOption = Annotated[str, typer.Option("--data", help="Dataset folder in the BSD10k layout (profile folder).")]
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="CSV or parquet with an id and a class column, or a predictions table.")],
+    truth: Annotated[Path, typer.Option("--truth", help="CSV or parquet with an id and a class column.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, in percent.")] = False,
+    id_column: Annotated[str, typer.Option(help="Id column of the predictions; found by name if not given.")] = "",
+    class_column: Annotated[str, typer.Option(help="Class column of the predictions.")] = "",
+    truth_id_column: Annotated[str, typer.Option(help="Id column of the truth.")] = "",
+    truth_class_column: Annotated[str, typer.Option(help="Class column of the truth.")] = "",
+    system: Annotated[str, typer.Option(help="Which system of a predictions table.")] = "",
+    seed: Annotated[int | None, typer.Option(help="Which seed of a predictions table.")] = None,
+    subset: Annotated[bool, typer.Option(help="Score only ids that both files hold.")] = False,
+) -> None:
+    """Score predictions: official and strict hP, hR, hF, and hA."""
+    from .evaluation import evaluate_files, format_evaluation
+
+    result = evaluate_files(
+        predictions, truth, id_column=id_column, class_column=class_column, truth_id_column=truth_id_column,
+        truth_class_column=truth_class_column, system=system, seed=seed, subset=subset,
+    )
+    print(dump_json(result) if as_json else format_evaluation(result), end="" if as_json else "\n")
+
+
+@app.command()
+def run(
+    notebook: Annotated[str, typer.Argument(help="Notebook name, for example 02_heads.")],
+    profile: ProfileOption = "demo",
+    name: NameOption = "",
+    data: DataOption = "",
+) -> None:
+    """Run one notebook headless and print one line about it."""
+    from .io import read_json
+    from .runner import NOTEBOOKS, execute, load_profile
+
+    manifest = execute(notebook, profile=profile, name=name, data=data)
+    _, paths = load_profile(profile, data=data, name=name)
+    headline = read_json(paths.results / f"{notebook}.json").get("headline", "")
+    number = list(NOTEBOOKS).index(notebook) + 1
+    run_ = manifest["run"]
+    print(f"[{number}/{len(NOTEBOOKS)}] {notebook:<20} {run_['wall_s']:6.1f} s  {run_['peak_rss_mb']:5d} MiB  {headline}", flush=True)
+
+
+@app.command()
+def inputs(profile: ProfileOption = "demo", name: NameOption = "", data: DataOption = "") -> None:
+    """Note what a run depends on (used by make)."""
+    from .runner import fingerprint
+
+    fingerprint(profile=profile, name=name, data=data)
+
+
+@app.command()
+def report(profile: ProfileOption = "demo", name: NameOption = "", data: DataOption = "") -> None:
+    """Build runs/NAME/report.html from the executed notebooks."""
+    from .report import build_report
+    from .runner import collect, load_profile
+    from .tables import report_facts
+
+    settings, paths = load_profile(profile, data=data, name=name)
+    manifests, _ = collect(paths)
+    target = build_report(paths, title="Heterogeneous Audio Classification", subtitle=f"{settings.title} · run {paths.name}", synthetic=settings.synthetic, facts=report_facts(paths))
+    wall = sum(m["run"]["wall_s"] for m in manifests.values())
+    peak = max(m["run"]["peak_rss_mb"] for m in manifests.values())
+    print(f"report: {paths.relative(target)}   ({len(manifests)} notebooks, {wall:.0f} s, peak {peak} MiB)")
+
+
+def main() -> None:
+    """Entry point: a HacError is one clear message and exit code 2; anything else is our bug."""
+    try:
+        app()
+    except HacError as e:
+        print(e, file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The same honest protocol for every model: folds × seeds in, predictions tables out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .fitting import Fitted, Job, fit_predict_many
+from .schema import predictions_table
+from .splits import Fold
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """What cross-fitting some systems gave.
+
+    Attributes
+    ----------
+    scored : predictions of every fold's scored part (out-of-fold predictions when folds cover all clips)
+    extra : dict corpus -> predictions of another corpus by the fold models
+    history : one row per epoch: system, seed, fold, epoch, loss, val_hF
+    gate : sound_id, system, seed, fold, gate (gated systems only)
+    facts : dict system -> {"n_parameters", "source"}
+    """
+
+    scored: pd.DataFrame
+    extra: dict[str, pd.DataFrame]
+    history: pd.DataFrame
+    gate: pd.DataFrame
+    facts: dict[str, dict[str, Any]]
+
+
+def cross_fit(
+    systems: dict[str, Any],
+    inputs: Callable[[str, Fold], dict[str, Any]],
+    frame: pd.DataFrame,
+    folds: Sequence[Fold],
+    seeds: Sequence[int],
+    *,
+    extra_ids: dict[str, Sequence[str]] | None = None,
+    y: np.ndarray | None = None,
+    sample_weight: np.ndarray | None = None,
+    workers: int = 2,
+    desc: str = "train",
+) -> CrossFit:
+    """Train every system on every fold with every seed.
+
+    Parameters
+    ----------
+    systems : dict name -> estimator with a ``seed`` parameter
+    inputs : (name, fold) -> {"dev": X of the training table, corpus: X, …}
+        Called once per system and fold; whatever it fits must see ``fold.train`` only.
+    frame : the training table (sound_id, class); row numbers in `folds` refer to it and to X
+    extra_ids : dict corpus -> ids of the rows of ``inputs(...)[corpus]``
+    y : labels of all rows of X, if X has more rows than `frame` (pseudo-labelled clips behind them)
+    """
+    extra_ids = extra_ids or {}
+    y = frame["class"].to_numpy() if y is None else y
+    ids = frame["sound_id"].to_numpy()
+    jobs, keys = [], []
+    for name, estimator in systems.items():
+        for fold in folds:
+            x = inputs(name, fold)
+            wanted = {"scored": fold.scored, **{c: x[c] for c in extra_ids}}
+            for seed in seeds:
+                model = dataclasses.replace(Job(estimator, x["dev"], y, fold.train, fold.val, wanted, sample_weight), estimator=_seeded(estimator, seed))
+                jobs.append(model)
+                keys.append((name, fold, seed))
+    done = fit_predict_many(jobs, workers=workers, desc=desc)
+    return _collect(keys, done, ids, extra_ids)
+
+
+def _seeded(estimator: Any, seed: int) -> Any:
+    from sklearn.base import clone
+
+    return clone(estimator).set_params(seed=seed)
+
+
+def _collect(keys: list[tuple[str, Fold, int]], done: list[Fitted], ids: np.ndarray, extra_ids: dict[str, Sequence[str]]) -> CrossFit:
+    scored, history, gates, facts = [], [], [], {}
+    extra: dict[str, list[pd.DataFrame]] = {c: [] for c in extra_ids}
+    for (name, fold, seed), fitted in zip(keys, done, strict=True):
+        key = {"system": name, "seed": seed, "fold": fold.fold}
+        scored.append(predictions_table(ids[fold.scored], fitted.proba["scored"], fitted.classes, **key))
+        for corpus, corpus_ids in extra_ids.items():
+            extra[corpus].append(predictions_table(corpus_ids, fitted.proba[corpus], fitted.classes, **key))
+        history += [{**key, **row} for row in fitted.history]
+        if "scored" in fitted.gate:
+            gates.append(pd.DataFrame({"sound_id": ids[fold.scored], **key, "gate": fitted.gate["scored"]}))
+        facts[name] = {"n_parameters": fitted.n_parameters, "source": fitted.source}
+    return CrossFit(
+        scored=pd.concat(scored, ignore_index=True),
+        extra={c: pd.concat(t, ignore_index=True) for c, t in extra.items()},
+        history=pd.DataFrame(history),
+        gate=pd.concat(gates, ignore_index=True) if gates else pd.DataFrame(columns=["sound_id", "system", "seed", "fold", "gate"]),
+        facts=facts,
+    )
+
+
+def modality_inputs(system: str, audio: dict[str, np.ndarray] | None, text: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Corpus -> X for a head: "audio" and "text" take one embedding, every other system both side by side."""
+    if system == "audio":
+        assert audio is not None
+        return audio
+    if system == "text" or audio is None:
+        return text
+    return {corpus: np.hstack([audio[corpus], text[corpus]]) for corpus in text}
+
+
+def with_training_rows(fold: Fold, keep: np.ndarray | None = None, more: np.ndarray | None = None) -> Fold:
+    """The fold with its training part filtered to rows in `keep`, or with rows `more` added; never the scored part."""
+    train = fold.train if keep is None else np.intersect1d(fold.train, keep)
+    return dataclasses.replace(fold, train=train if more is None else np.concatenate([train, more]))

@@ -1,0 +1,122 @@
+"""Who is trained on and who is scored: the official folds and the report's uploader-disjoint split.
+
+A split is a table with one row per (fold, clip): ``fold`` (int), ``sound_id`` (str) and ``part``
+("train", "val" or "test"). In the fixed split "val" is scored as well (the report does so, which
+is optimistic), so it has no "test" rows.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit
+
+from .errors import HacError, first_few
+from .io import sha256_text
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Row numbers of one fold's parts; `scored` is test where there is one, else val."""
+
+    fold: int
+    train: np.ndarray
+    val: np.ndarray
+    scored: np.ndarray
+
+
+def _groups(frame: pd.DataFrame) -> np.ndarray:
+    """Uploader of each clip; an unknown uploader is a group of its own."""
+    own = "\x00" + frame["sound_id"]
+    return frame["uploader"].where(frame["uploader"] != "", own).to_numpy()
+
+
+def _rows(fold: int, ids: np.ndarray, **parts: np.ndarray) -> pd.DataFrame:
+    blocks = [pd.DataFrame({"fold": fold, "sound_id": ids[np.sort(rows)], "part": part}) for part, rows in parts.items()]
+    return pd.concat(blocks, ignore_index=True)
+
+
+def _inner(rows: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The official inner split: one stratified 80/20 cut of the training part."""
+    try:
+        train, val = next(StratifiedShuffleSplit(1, test_size=0.2, random_state=seed).split(rows, y[rows]))
+    except ValueError:  # a class with one clip, or fewer clips than classes in the 20 %: cannot be stratified
+        order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
+        cut = max(1, len(rows) // 5)
+        train, val = order[cut:], order[:cut]
+    return rows[np.sort(train)], rows[np.sort(val)]
+
+
+def official5(frame: pd.DataFrame, *, folds: int = 5, seed: int = 1821) -> tuple[pd.DataFrame, list[str]]:
+    """The official cross-validation: StratifiedKFold on rows in metadata order, inner 20 % validation.
+
+    The number of folds is lowered, with a note, when the smallest class has fewer clips.
+    """
+    y = frame["class"].to_numpy()
+    smallest = int(frame["class"].value_counts().min())
+    k = max(2, min(folds, smallest))
+    notes = [] if k == folds else [f"folds lowered from {folds} to {k}: the smallest class has {smallest} clips"]
+    ids = frame["sound_id"].to_numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # classes smaller than k are said in the notes
+        parts = list(StratifiedKFold(k, shuffle=True, random_state=seed).split(ids, y))
+    tables = []
+    for fold, (rest, test) in enumerate(parts):
+        train, val = _inner(rest, y, seed)
+        tables.append(_rows(fold, ids, train=train, val=val, test=test))
+    return pd.concat(tables, ignore_index=True), notes
+
+
+def fixed(frame: pd.DataFrame, *, folds: int = 5, seed: int = 1821) -> tuple[pd.DataFrame, list[str]]:
+    """The report's fixed split: fold 0 of StratifiedGroupKFold by uploader; no uploader on both sides."""
+    y, ids, groups = frame["class"].to_numpy(), frame["sound_id"].to_numpy(), _groups(frame)
+    smallest = int(frame["class"].value_counts().min())
+    k = max(2, min(folds, smallest, len(set(groups))))
+    notes = [] if k == folds else [f"the fixed split holds out 1/{k} instead of 1/{folds}: the smallest class has {smallest} clips"]
+    if len(set(groups)) < 2:
+        raise HacError("all clips have the same uploader: an uploader-disjoint split is not possible", "column uploader", "leave the column empty to treat every clip as its own uploader")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        train, val = next(StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(ids, y, groups))
+    lost = sorted(set(y[val]) - set(y[train]))
+    if lost:
+        notes.append(f"classes only in the held-out part of the fixed split, so never learned there: {first_few(lost, 23)}")
+    return _rows(0, ids, train=train, val=val), notes
+
+
+PROTOCOLS = {"official5": official5, "fixed": fixed}
+
+
+def folds_of(split: pd.DataFrame, frame: pd.DataFrame) -> Iterator[Fold]:
+    """The folds of a saved split as row numbers into `frame`; every id must be there."""
+    position = pd.Series(np.arange(len(frame)), index=frame["sound_id"])
+    unknown = sorted(set(split["sound_id"]) - set(position.index))
+    if unknown:
+        raise HacError(f"the split names clips that the data set lacks: {first_few(unknown)}", "split", "make the split again for this data set")
+    for fold, rows in split.groupby("fold", sort=True):
+        part = {p: np.sort(position[r["sound_id"]].to_numpy()) for p, r in rows.groupby("part")}
+        val = part.get("val", np.array([], dtype=int))
+        yield Fold(int(fold), part["train"], val, part.get("test", val))
+
+
+def split_hash(split: pd.DataFrame) -> str:
+    """Content hash of a split; every result names the one it used."""
+    ordered = split.sort_values(["fold", "part", "sound_id"], kind="stable")
+    return sha256_text("\n".join(f"{f},{s},{p}" for f, s, p in ordered.itertuples(index=False)))[:16]
+
+
+def uploader_leakage(split: pd.DataFrame, frame: pd.DataFrame) -> float:
+    """Share of scored clips (with a known uploader) whose uploader also has clips in the same fold's training part."""
+    uploader = frame["uploader"].to_numpy()
+    seen = total = 0
+    for fold in folds_of(split, frame):
+        trained = set(uploader[np.concatenate([fold.train, fold.val] if fold.scored is not fold.val else [fold.train])]) - {""}
+        scored = uploader[fold.scored]
+        known = scored != ""
+        total += int(known.sum())
+        seen += sum(u in trained for u in scored[known])
+    return seen / total if total else 0.0
