@@ -217,7 +217,7 @@ def _checked(
     conf = np.asarray(confidence, dtype=np.float64)
     if not len(y_true) == len(y_pred) == len(conf) or conf.ndim != 1:
         raise HacError(
-            f"the arrays do not belong together: {len(y_true)} true classes, {len(y_pred)} predictions, {len(conf)} confidences",
+            f"{len(y_true)} true classes, {len(y_pred)} predictions and {len(conf)} confidences do not match",
             "ambiguity",
             "give one value per clip, in the same order",
         )

@@ -7,7 +7,6 @@ compiled parts do not load, and with them ``timm``, ``hear21passt``, ``laion_cla
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -28,8 +27,8 @@ def ensure() -> dict[str, str]:
     """Prepare the process for transformers, timm, hear21passt and laion_clap. Call it before importing them.
 
     The native import is tried first. Only if it fails with the known message is the package purged,
-    given what it misses, and imported again. Idempotent. Unless ``HAC_ONLINE=1``, model hubs are
-    declared offline (a set ``HF_HUB_OFFLINE`` or ``TRANSFORMERS_OFFLINE`` wins), so that nothing hangs in retries.
+    given what it misses, and imported again. Idempotent. So that nothing hangs in retries, model hubs
+    are declared offline, unless ``HAC_ONLINE=1``, ``HF_HUB_OFFLINE`` or ``TRANSFORMERS_OFFLINE`` is set.
 
     Returns
     -------
@@ -44,18 +43,18 @@ def ensure() -> dict[str, str]:
 
 
 def _quiet_hub() -> None:
-    """Environment for Hugging Face libraries; read by them on import, so a late call changes only loaded flags."""
-    if os.environ.get("HAC_ONLINE") != "1":
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+    """Environment for the Hugging Face libraries, which read it when they are imported."""
+    hub = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    if os.environ.get("HAC_ONLINE") != "1" and not any(name in os.environ for name in hub):
+        os.environ.update(dict.fromkeys(hub, "1"))
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    constants = sys.modules.get("huggingface_hub.constants")
+    constants = sys.modules.get("huggingface_hub.constants")  # imported before us: it has read already
     if constants is not None and os.environ.get("HF_HUB_OFFLINE") == "1":
-        constants.HF_HUB_OFFLINE = True  # huggingface_hub was imported before us
+        constants.HF_HUB_OFFLINE = True
 
 
 def _purge(package: str) -> None:
@@ -80,7 +79,7 @@ def _torchvision() -> str:
     library.define(_QNMS)
     _KEPT.append(library)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # it warns that its image reader is missing too
         importlib.import_module("torchvision")
     return "python-only"
 
@@ -99,7 +98,5 @@ def _torchaudio() -> str:
     stub._IS_ALIGN_AVAILABLE = False
     stub.fail_if_no_align = lambda function: function
     sys.modules["torchaudio._extension"] = stub
-    with contextlib.ExitStack() as undo:
-        undo.callback(lambda: None if "torchaudio" in sys.modules else sys.modules.pop("torchaudio._extension", None))
-        importlib.import_module("torchaudio")
+    importlib.import_module("torchaudio")
     return "python-only"

@@ -201,5 +201,5 @@ def join_text(frame: pd.DataFrame, fields: tuple[str, ...] = ("title", "tags", "
         text = frame[column].fillna("")
         if column == "tags":
             text = text.str.replace(",", " ")
-        parts.append(text.str.replace(r"<[^>]{0,2000}>", " ", regex=True).str.replace(r"\s+", " ", regex=True).str.strip())
+        parts.append(text.str.replace(r"<[^<>]*>", " ", regex=True).str.replace(r"\s+", " ", regex=True).str.strip())
     return [". ".join(p for p in row if p) for row in zip(*parts, strict=True)]

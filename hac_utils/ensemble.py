@@ -66,3 +66,55 @@ def adjusted(frame: pd.DataFrame, prior: np.ndarray, tau: float, *, system: str)
     """A predictions table after logit adjustment, under a new system name."""
     out = frame[KEYS].reset_index(drop=True).assign(system=system)
     return pd.concat([out, pd.DataFrame(logit_adjustment(proba_of(frame), prior, tau), columns=list(CLASSES))], axis=1)
+
+
+def four_systems(available: Sequence[str], weights: dict[str, float], tau: float) -> dict[str, dict]:
+    """Table 3: S1 … S4 from the members at hand.
+
+    Parameters
+    ----------
+    available : system names that have predictions
+    weights : member letter (F, A, R, P) -> weight
+
+    Returns
+    -------
+    dict system -> {"members": {system name: weight}, "tau", "pseudo_labels"}
+        F is the gated head, with pseudo-labels where there are any; without sound the text head takes
+        its place, A and P are left out, and so is S4 (it would equal S3).
+    """
+    choices = {"F": ("gated+pl", "gated", "text+pl", "text"), "A": ("audio+pl", "audio"), "R": ("roberta",), "P": ("passt",)}
+    found = {letter: next((n for n in names if n in available), None) for letter, names in choices.items()}
+    if found["F"] is None:
+        raise HacError(f"no fusion or text head among {first_few(sorted(available))}", "ensemble", "run notebook 02 first")
+    members = {name: weights[letter] for letter, name in found.items() if name is not None}
+    with_labels = any(name.endswith("+pl") for name in members)
+    out = {
+        "S1": {"members": members, "tau": 0.0, "pseudo_labels": with_labels},
+        "S2": {"members": members, "tau": tau, "pseudo_labels": with_labels},
+        "S3": {"members": {found["F"]: 1.0}, "tau": 0.0, "pseudo_labels": found["F"].endswith("+pl")},
+    }
+    if "concat" in available:
+        out["S4"] = {"members": {"concat": 1.0}, "tau": 0.0, "pseudo_labels": False}
+    return out
+
+
+def predict_systems(systems: dict[str, dict], tables: pd.DataFrame, seeds: Sequence[int], prior: np.ndarray) -> pd.DataFrame:
+    """Predictions of S1 … S4 for every seed, from the members' predictions (all in one table)."""
+    rows = []
+    for name, spec in systems.items():
+        members = {m: tables[tables["system"] == m] for m in spec["members"]}
+        for seed in seeds:
+            average = weighted_average(members, spec["members"], seed=seed, system=name)
+            rows.append(adjusted(average, prior, spec["tau"], system=name) if spec["tau"] else average)
+    return pd.concat(rows, ignore_index=True)
+
+
+def fill_missing(frame: pd.DataFrame, ids: Sequence[str], prior: np.ndarray) -> pd.DataFrame:
+    """Rows for every id, in the order of `ids`; a clip that no model could read gets the class prior."""
+    known = frame.set_index("sound_id")
+    out = known.reindex(list(ids))
+    lost = ~out.index.isin(known.index)
+    out.loc[lost, list(CLASSES)] = prior
+    first = frame.iloc[0]
+    out[["system", "seed", "fold"]] = [first["system"], first["seed"], first["fold"]]
+    return out.rename_axis("sound_id").reset_index()[[*KEYS, *CLASSES]]

@@ -33,7 +33,7 @@ SIZES: dict[str, tuple[float, float]] = {
     "overview": (12.6, 6.6),
     "class_accuracy_vs_confidence": (9.2, 6.0),
     "confusion": (10.6, 9.2),
-    "lost_credit_pairs": (8.0, 4.4),
+    "lost_credit_pairs": (9.2, 4.2),
     "confidence_vs_error": (5.6, 4.2),
     "right_wrong_confidence": (6.4, 2.4),
     "class_counts": (10.0, 4.2),
@@ -108,14 +108,26 @@ def save(fig: Figure, folder: Path | str, name: str, note: str = "") -> Path:
         )
         text.set_in_layout(False)
     before = dict(engine.get()) if engine is not None else {}
+    places = [
+        (
+            ax,
+            ax.get_in_layout(),
+            {w: ax.get_position(original=w == "original") for w in ("original", "active")},
+        )
+        for ax in fig.axes
+    ]
     if note and "rect" in before:
         engine.set(rect=(0, height, 1, 1 - height))
     try:
         with style():
-            with atomic_path(folder / f"{name}.png") as tmp:
-                fig.savefig(tmp, format="png", dpi=160, metadata={"Software": None})
-            with atomic_path(folder / f"{name}.svg") as tmp:
-                fig.savefig(tmp, format="svg", metadata={"Date": None})
+            for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+                with atomic_path(folder / f"{name}.{ending}") as tmp:
+                    fig.savefig(tmp, format=ending, dpi=160, metadata=metadata)
+                # the layout starts from where the axes stand: put them back, so that every save is alike
+                for ax, in_layout, place in places:
+                    for which, box in place.items():
+                        ax.set_position(box, which=which)
+                    ax.set_in_layout(in_layout)
     finally:
         if text is not None:
             text.remove()

@@ -41,7 +41,7 @@ def class_accuracy_vs_confidence(table: pd.DataFrame, summary: Mapping[str, Any]
     area = _areas(table["n"].to_numpy(float), table["n"].max())
     x_room = 0.09 * max(np.ptp(x), 0.2)
     ax.set_xlim(x.min() - x_room, x.max() + x_room)
-    y_room = 0.10 * max(np.ptp(y), 10)
+    y_room = 0.10 * max(np.ptp(y), 30)
     ax.set_ylim(y.min() - y_room, min(y.max() + y_room, 104))
     lines = []
     if len(x) >= 3 and np.ptp(x) > 0:
@@ -162,7 +162,13 @@ def lost_credit_pairs(table: pd.DataFrame, *, ax: Axes) -> Axes:
     handles = [Patch(color=FAMILY_COLOURS[f], label=FAMILIES[f]) for f in present]
     if any(family(a) == family(b) for a, b in zip(table["gt"], table["pred"], strict=True)):
         handles.append(Patch(facecolor="#BBBBBB", hatch="////", edgecolor="white", label="within the family"))
-    ax.legend(handles=handles, title="Family of the truth", loc="lower right", alignment="left")
+    ax.legend(
+        handles=handles,
+        title="Family of the truth",
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1),
+        alignment="left",
+    )
     return ax
 
 
@@ -226,9 +232,9 @@ def right_wrong_confidence(summary: Mapping[str, Any], *, ax: Axes) -> Axes:
             if wrong is None
             else "every rated clip is wrong",
         )
-    for y, value, label, colour, marker in (
-        (0, right, "right", FAMILY_COLOURS["m"], "o"),
-        (1, wrong, "wrong", FAMILY_COLOURS["fx"], "D"),
+    for y, value, colour, marker in (
+        (0, right, FAMILY_COLOURS["m"], "o"),
+        (1, wrong, FAMILY_COLOURS["fx"], "D"),
     ):
         ax.plot([1, value], [y, y], color=colour, lw=5, alpha=0.3, solid_capstyle="butt")
         ax.plot(value, y, marker=marker, color=colour, markersize=10, ls="")

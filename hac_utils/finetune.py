@@ -26,9 +26,10 @@ def class_codes(classes: Sequence[str] | None) -> np.ndarray:
     """The codes an estimator tells apart, sorted, shape (k,); None means all 23."""
     codes = CLASSES if classes is None else [str(c) for c in classes]
     unknown = [c for c in codes if c not in CLASSES]
-    if unknown or not len(codes):
-        what = f"unknown class {unknown[0]!r}; {did_you_mean(unknown[0], CLASSES)}" if unknown else "no classes"
-        raise HacError(what, "classes", "give second-level BST codes")
+    if unknown:
+        raise HacError(f"unknown class {unknown[0]!r}", "classes", did_you_mean(unknown[0], CLASSES))
+    if not codes:
+        raise HacError("no classes", "classes", "give second-level BST codes, or None for all 23")
     return np.array(sorted(set(codes)))
 
 
@@ -46,7 +47,8 @@ def targets(y: Sequence[str], classes: np.ndarray, n: int, where: str = "y") -> 
     known = {c: i for i, c in enumerate(classes.tolist())}
     unknown = sorted({str(v) for v in labels if v not in known})
     if unknown:
-        raise HacError(f"unknown labels: {first_few(unknown)}", where, f"the classes are {', '.join(classes)}")
+        fix = f"the classes are {', '.join(classes)}"
+        raise HacError(f"unknown labels: {first_few(unknown)}", where, fix)
     return np.array([known[v] for v in labels], dtype=np.int64)
 
 
@@ -56,7 +58,8 @@ def at_least(estimator: BaseEstimator, low: float, names: Sequence[str]) -> None
         value = getattr(estimator, name)
         number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
         if not number or not low <= value < math.inf:
-            raise HacError(f"{name} is {value!r}", type(estimator).__name__, f"give a number of at least {low:g}")
+            fix = f"give a number of at least {low:g}"
+            raise HacError(f"{name} is {value!r}", type(estimator).__name__, fix)
 
 
 @contextlib.contextmanager
@@ -110,8 +113,9 @@ def train(
     Returns
     -------
     list of dict
-        ``epoch`` (from 1), ``loss`` (mean over rows) and ``val_hF``: a fraction, None without `val_y`. A class
-        never predicted counts 0 here: a first epoch that knows two classes must not win by the official drop.
+        ``epoch`` (from 1), ``loss`` (mean over rows) and ``val_hF`` (a fraction, None without `val_y`).
+        Here a class never predicted counts 0: by the official drop a first epoch that knows two classes
+        could win.
     """
     import torch
     from tqdm import tqdm
@@ -141,7 +145,8 @@ def train(
                 bar.update()
             mean = losses / sum(map(len, rows_of_batch))
             if not math.isfinite(mean):
-                raise HacError(f"the loss became {mean} in epoch {epoch}", f"{name}, lr={lr:g}", "choose a smaller lr")
+                what = f"the loss became {mean} in epoch {epoch}"
+                raise HacError(what, f"{name}, lr={lr:g}", "choose a smaller lr")
             model.eval()
             score = None
             if val_y is not None:
@@ -163,21 +168,23 @@ def fit_predict_many(jobs: Sequence[tuple], workers: int = 2) -> list[dict[str, 
     Parameters
     ----------
     jobs : sequence of (estimator, X, y, val, inputs)
-        An unfitted :class:`RobertaClassifier` or :class:`PasstClassifier`, its training rows, ``(X, y)`` for
-        validation or None, and ``{name: X}`` to predict. Big arrays are shared with the processes as files
-        mapped into memory; pass the same array object in several jobs and it is written once.
+        An unfitted RobertaClassifier or PasstClassifier, its training rows, ``(X, y)`` for validation or
+        None, and ``{name: X}`` to predict. Big arrays reach the processes as files mapped into memory;
+        an array object that occurs in several jobs is written once.
     workers : int
         1 trains here, one after the other.
 
     Returns
     -------
     list of dict, in the order of `jobs`
-        Each name with its probabilities, float64, shape (n, k); ``"history"``, ``"source"``, ``"n_parameters"``.
+        Each name with its probabilities, float64, shape (n, k), and ``"history"``, ``"source"``,
+        ``"n_parameters"``.
     """
     reserved = {"history", "source", "n_parameters"}
     for job in jobs:
         if clash := sorted(reserved & set(job[4])):
-            raise HacError(f"inputs cannot be called {clash[0]!r}", "jobs", f"reserved: {', '.join(sorted(reserved))}")
+            what = f"inputs cannot be called {clash[0]!r}"
+            raise HacError(what, "jobs", f"reserved: {', '.join(sorted(reserved))}")
     if workers <= 1 or len(jobs) <= 1:
         return [_fit_predict(*job) for job in jobs]
     from joblib import Parallel, delayed, parallel_config

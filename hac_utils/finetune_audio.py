@@ -62,7 +62,7 @@ class PasstClassifier(ClassifierMixin, BaseEstimator):
         depth: int = 3,
         heads: int = 3,
         epochs: int = 6,
-        batch_size: int = 32,
+        batch_size: int = 16,
         lr: float = 1e-3,
         weight_decay: float = 0.01,
         patchout_f: int = 2,
@@ -96,7 +96,8 @@ class PasstClassifier(ClassifierMixin, BaseEstimator):
         With ``val=(waves, y)`` the epoch of the best validation hF is kept.
         """
         at_least(self, 1, ["embed_dim", "depth", "heads", "epochs", "batch_size", "threads"])
-        at_least(self, 0, ["lr", "weight_decay", "patchout_f", "patchout_t", "mixup", "label_smoothing", "seed"])
+        at_least(self, 0, ["lr", "weight_decay", "patchout_f", "patchout_t", "mixup", "label_smoothing"])
+        at_least(self, 0, ["seed"])
         at_least(self, 8000, ["sample_rate"])
         at_least(self, 0.01, ["seconds"])
         waves = self._checked(waves, "waves")
@@ -162,14 +163,15 @@ class PasstClassifier(ClassifierMixin, BaseEstimator):
         wanted = self._samples()
         if waves.ndim != 2 or waves.shape[1] != wanted or len(waves) == 0 or waves.dtype.kind != "f":
             what = f"waveforms of shape {waves.shape}, {waves.dtype}"
-            raise HacError(what, where, f"give floats of shape (n, {wanted}), n > 0: {self.seconds:g} s at {self.sample_rate} Hz")
+            fix = f"give floats of shape (n, {wanted}), n > 0: {self.seconds:g} s at {self.sample_rate} Hz"
+            raise HacError(what, where, fix)
         bad = [i for i, wave in enumerate(waves) if not np.isfinite(wave).all()]
         if bad:
-            raise HacError(f"clips with NaN or infinite samples: rows {first_few(bad)}", where, "repair or drop them")
+            what = f"clips with NaN or infinite samples: rows {first_few(bad)}"
+            raise HacError(what, where, "repair or drop them")
         return waves
 
     def _build(self) -> None:
-        ensure()
         from hear21passt.models import passt
 
         front = _front(self.sample_rate, self._samples())
@@ -209,7 +211,7 @@ class PasstClassifier(ClassifierMixin, BaseEstimator):
 
         out = None
         for start in range(0, len(waves), 16):
-            part = self.front_.power(torch.tensor(waves[start : start + 16], dtype=torch.float32))
+            part = self.front_.power(_tensor(waves[start : start + 16]))
             if out is None:
                 out = torch.empty((len(waves), *part.shape[1:]))
             out[start : start + 16] = part
@@ -221,7 +223,7 @@ class PasstClassifier(ClassifierMixin, BaseEstimator):
 
         self.front_.eval()
         chunks = [waves[start : start + 16] for start in range(0, len(waves), 16)]
-        return torch.cat([self.front_(torch.tensor(c, dtype=torch.float32)) for c in chunks])
+        return torch.cat([self.front_(_tensor(chunk)) for chunk in chunks])
 
     def _logits(self, mel: Any) -> np.ndarray:
         import torch
@@ -231,8 +233,15 @@ class PasstClassifier(ClassifierMixin, BaseEstimator):
             return np.concatenate([self.model_(part.unsqueeze(1))[0].numpy() for part in mel.split(32)])
 
 
+def _tensor(waves: np.ndarray) -> Any:
+    """A float32 copy in torch's own, aligned memory: the bytes of the result depend on alignment."""
+    import torch
+
+    return torch.tensor(np.ascontiguousarray(waves), dtype=torch.float32)
+
+
 def _front(sample_rate: int, samples: int) -> Any:
-    """hear21passt's AugmentMelSTFT in two steps, so that the unaugmented one is done once and not every epoch."""
+    """hear21passt's AugmentMelSTFT in two steps; the first, not augmented, is done once for all epochs."""
     import torch
     import torchaudio
     from hear21passt.models.preprocess import AugmentMelSTFT
@@ -240,10 +249,8 @@ def _front(sample_rate: int, samples: int) -> Any:
     class MelFront(AugmentMelSTFT):
         def power(self, x: Any) -> Any:
             """Pre-emphasis and power spectrogram: (n, samples) -> (n, bins, frames)."""
-            x = x[:, 1:] - 0.97 * x[:, :-1]  # the library's conv1d does this 50 times more slowly
-            z = torch.stft(
-                x, self.n_fft, hop_length=self.hopsize, win_length=self.win_length, window=self.window, return_complex=True
-            )
+            x = x[:, 1:] - 0.97 * x[:, :-1]  # the library's conv1d takes longer than all the rest
+            z = torch.stft(x, self.n_fft, self.hopsize, self.win_length, self.window, return_complex=True)
             return z.real.square() + z.imag.square()
 
         def bands(self, power: Any) -> Any:
@@ -252,7 +259,7 @@ def _front(sample_rate: int, samples: int) -> Any:
             fmax = self.fmax + self.fmax_aug_range // 2 - torch.randint(self.fmax_aug_range, (1,)).item()
             low, high = (fmin, fmax) if self.training else (self.fmin, self.fmax)
             basis, _ = torchaudio.compliance.kaldi.get_mel_banks(
-                self.n_mels, self.n_fft, self.sr, low, high, vtln_low=100.0, vtln_high=-500.0, vtln_warp_factor=1.0
+                self.n_mels, self.n_fft, self.sr, low, high, 100.0, -500.0, 1.0
             )
             mel = (torch.nn.functional.pad(basis, (0, 1)) @ power + 0.00001).log()
             if self.training:

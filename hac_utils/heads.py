@@ -37,7 +37,8 @@ class _Head(ClassifierMixin, BaseEstimator):
     Attributes
     ----------
     classes_ : array of str, sorted; the columns of ``predict_proba``
-    history_ : list of {"epoch", "loss", "val_hF"}
+    history_ : list of {"epoch", "loss", "val_hF"}; val_hF in the strict reading, so that an epoch which
+        predicts two classes only does not win by the official drop of the others
     best_epoch_ : epoch whose weights are kept: best hF on `val`, the last one without `val`
     """
 
@@ -142,7 +143,7 @@ class _Head(ClassifierMixin, BaseEstimator):
                         total += float(loss.detach()) * len(rows)
                     entry = {"epoch": epoch, "loss": total / len(data), "val_hF": None}
                     if val is not None:
-                        entry["val_hF"] = hierarchical_f1(val_y, self.classes_[self._logits(net, val_X).argmax(1)])
+                        entry["val_hF"] = hierarchical_f1(val_y, self.classes_[self._logits(net, val_X).argmax(1)], never_predicted="zero")
                         if entry["val_hF"] > best[0]:
                             best = (entry["val_hF"], epoch, {k: v.clone() for k, v in net.state_dict().items()})
                     self.history_.append(entry)
@@ -160,7 +161,8 @@ class _Head(ClassifierMixin, BaseEstimator):
 
         net.eval()
         with torch.inference_mode():
-            return torch.cat([net(b) for b in torch.from_numpy(features).split(2048)]).double().numpy()
+            blocks = [net(torch.tensor(features[i : i + 2048])) for i in range(0, len(features), 2048)]
+        return torch.cat(blocks).double().numpy()
 
     def predict_proba(self, X) -> np.ndarray:
         """Class probabilities, float64 (n, len(classes_)), rows sum to 1, columns as ``classes_``."""
@@ -243,5 +245,5 @@ class GatedFusionHead(_Head):
 
         check_is_fitted(self, "network_")
         with torch.inference_mode():
-            _, _, g = self.network_.gates(torch.from_numpy(self._checked(X, "X")))
+            _, _, g = self.network_.gates(torch.tensor(self._checked(X, "X")))
         return g.mean(dim=1).double().numpy()

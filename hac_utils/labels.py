@@ -97,12 +97,13 @@ def spread(
         Places on lines that labels had better not cover.
     """
     n = len(points)
-    marks = np.column_stack([points - radii[:, None], points + radii[:, None]])
+    room = 0.35 * sizes[:, 1].mean()  # a label this close to another point would seem to be its
+    marks = np.column_stack([points - radii[:, None] - room, points + radii[:, None] + room])
     order = np.argsort(
         [-np.sum(np.hypot(*(points - p).T) < 4 * sizes[:, 0].mean()) for p in points], kind="stable"
     )
     centres, placed = points.astype(float).copy(), np.zeros(n, bool)
-    steps = np.concatenate([np.linspace(0, 3, 7), np.linspace(3.5, 40, 60)])
+    steps = np.concatenate([np.linspace(0, 3, 7), np.geomspace(4, 40, 18)])
     turn = np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)])
     for _ in range(3):
         for i in order:
@@ -121,7 +122,7 @@ def spread(
                 + _overlap(box, np.asarray(blocked, float).reshape(-1, 4)).sum(1)
                 + _outside(box, frame)
             )
-            soft = 3.0 * _overlap(box, marks).sum(1) / (half[0] * half[1])
+            soft = 2.0 * _overlap(box, np.delete(marks, i, axis=0)).sum(1) / (half[0] * half[1])
             far = np.hypot(*(c - points[i]).T) / sizes[:, 0].mean()
             on_line = 0.6 * (
                 (np.abs(avoid[None, :, 0] - c[:, None, 0]) < half[0])

@@ -140,7 +140,7 @@ def confusion(counts: np.ndarray, *, ax: Axes) -> Axes:
 
 
 def class_counts(table: pd.DataFrame, *, ax: Axes) -> Axes:
-    """Clips per class as bars; mean confidence as markers on a second axis where the table has it.
+    """Clips per class as bars; the annotators' mean confidence in a strip above where the table has it.
 
     `table`: class, n, optional mean_confidence (1 … 5, NaN where unknown).
     """
@@ -203,9 +203,10 @@ def learning_curves(history: pd.DataFrame, *, ax: Axes) -> Axes:
 
 
 def forest(table: pd.DataFrame, *, ax: Axes) -> Axes:
-    """Differences in hF with their intervals; hollow markers where the interval contains zero.
+    """Differences in hF with their intervals; hollow and grey for a tie or an interval that holds 0.
 
-    `table`: label, diff, low, high (fractions), verdict (words, drawn on the right).
+    `table`: label, diff, low, high (fractions), verdict (words, see :func:`stats.verdict`; printed on the
+    right up to a colon, because the numbers stand there anyway).
     """
     table = need(table, ["label", "diff", "low", "high", "verdict"], "forest")
     ax.set(xlabel="Difference in hF (points)")
@@ -214,26 +215,28 @@ def forest(table: pd.DataFrame, *, ax: Axes) -> Axes:
     ax.axvline(0, color=GREY, lw=1.2, zorder=1)
     for i, row in enumerate(table.itertuples(index=False)):
         low, diff, high = 100 * row.low, 100 * row.diff, 100 * row.high
-        colour = GREY if low <= 0 <= high else FAMILY_COLOURS["m"] if diff > 0 else FAMILY_COLOURS["fx"]
+        verdict = str(row.verdict).split(":")[0]
+        tie = low <= 0 <= high or verdict.startswith("tie")
+        colour = GREY if tie else FAMILY_COLOURS["m"] if diff > 0 else FAMILY_COLOURS["fx"]
         ax.plot([low, high], [i, i], color=colour, lw=2.2, solid_capstyle="butt", zorder=2)
         ax.plot(
             diff,
             i,
             marker="o",
             markersize=8.5,
-            mfc="white" if low <= 0 <= high else colour,
+            mfc="white" if tie else colour,
             mec=colour,
             mew=1.8,
             zorder=3,
         )
         numbers = f"{diff:+.2f}  [{low:+.2f}, {high:+.2f}]".replace("-", "−")
         ax.annotate(
-            f"{numbers}  {row.verdict}",
+            f"{numbers}  {verdict}",
             (1.02, i),
             xycoords=("axes fraction", "data"),
             va="center",
             fontsize=9,
-            color=INK if colour != GREY else GREY,
+            color=GREY if tie else INK,
             annotation_clip=False,
         )
     ax.set_yticks(range(len(table)), table["label"])
@@ -377,7 +380,7 @@ def _confidence_strip(ax: Axes, confidence: np.ndarray) -> None:
     )
     twin.set_ylim(high - (high - low) / 0.25, high + 0.02 * (high - low) / 0.25)
     twin.set_yticks(np.arange(low, high + 1))
-    twin.set_ylabel("Mean annotator\nconfidence (rating)", y=0.86)
+    twin.set_ylabel("Mean rating\n(1 to 5)", y=0.86)
     twin.grid(False)
     twin.axhline(low, color=LIGHT, lw=0.8)
     twin.axhline(high, color="#EEEEEE", lw=0.8, zorder=0)

@@ -30,17 +30,20 @@ _PAPERMILL_NOTE = "papermill-error-cell-tag"
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_PROGRESS = re.compile(r"\d+%\|[^|]*\| *[\d.]+\w?/[\d.]+")  # tqdm: speed and time differ from run to run
+_CELL_FILE = re.compile(r"\S*ipykernel_\d+\S*\.py")
 _BARE_REPR = re.compile(r"^[\[({]*<(Axes|Figure|matplotlib|seaborn|IPython)\b|^<[^>]* at 0x[0-9a-f]+>$")
+_DIGITS = r"[+\-−–]?[\d.,]*\d[\d.,]*(e[+-]?\d+)?"
 _NUMBER = re.compile(
-    r"^[<≤≥±+\-−–]?\s?[\d.,]*\d[\d.,]*(e[+-]?\d+)?\s?(%|pp|s|ms|h|dB|Hz|kHz)?$|^(nan|NaN|—|–|-)?$"
+    rf"^([<≤≥≈]\s?)?{_DIGITS}(\s?±\s?{_DIGITS})?(\s?(%|pp|s|ms|h|dB|Hz|kHz))?$|^(nan|NaN|—|–|-)?$"
 )
 _SELECTOR = re.compile(r"^#T\d+(?![a-zA-Z])[\w\s.:#>+~*()-]*$")
 
 # What may stay of HTML that a cell printed. Everything else goes, scripts with their content.
 _DROPPED_WHOLE = "script style iframe object embed template noscript svg math audio video form".split()
 _TAGS = set(
-    "a abbr b blockquote br caption code col colgroup dd del div dl dt em h3 h4 h5 h6 hr i kbd li mark ol p pre "
-    "s small span strong sub sup table tbody td tfoot th thead tr u ul".split()
+    "a abbr b blockquote br caption code col colgroup dd del div dl dt em h3 h4 h5 h6 hr i kbd li mark ol p "
+    "pre s small span strong sub sup table tbody td tfoot th thead tr u ul".split()
 )
 _ATTRIBUTES = {
     "*": ["class", "id", "style", "title", "tabindex", "role", "aria-label"],
@@ -79,7 +82,9 @@ def build_report(
     HacError
         When no notebook was executed, or one of them is not readable.
     """
-    executed = {path.name: path for path in sorted(paths.notebooks.glob("*.ipynb"))}
+    # NAME.failed.ipynb goes on success, so it is the newest. Dot files are notebooks still running.
+    found = sorted(paths.notebooks.glob("[!.]*.ipynb"), key=lambda path: path.name.endswith(".failed.ipynb"))
+    executed = {path.name.replace(".failed.ipynb", ".ipynb"): path for path in found}
     if not executed:
         raise HacError("no executed notebook to report on", str(paths.notebooks), f"hac run {paths.name}")
     originals = {path.name: path for path in sorted((paths.root / "notebooks").glob("*.ipynb"))}
@@ -234,6 +239,8 @@ class _Page:
         if "image/png" in data:
             return self.figure(data["image/png"], metadata.get("image/png", {}))
         if _WIDGET in data:
+            if _PROGRESS.search(data.get("text/plain", "")):
+                return None
             return Markup('<p class="note">Interactive control: it works in the notebook only.</p>')
         if "text/html" in data:
             html = self.printed_html(data["text/html"])
@@ -340,12 +347,13 @@ def _finish(soup: BeautifulSoup) -> Markup:
             for cell in row:
                 if _NUMBER.match(cell.get_text(strip=True)):
                     cell["class"] = [*cell.get("class", []), "num"]
-        head = table.find("thead")
-        columns = head.find_all("tr")[0].find_all("th") if head and head.find("tr") else []
-        for back, cell in enumerate(reversed(columns), start=1):
-            column = [row[-back] for row in rows if len(row) >= back]
-            if column and all("num" in c.get("class", []) for c in column):
-                cell["class"] = [*cell.get("class", []), "num"]
+        for header in table.select("thead tr"):
+            names = header.find_all("th")
+            for back, cell in enumerate(reversed(names), start=1):
+                column = [row[-back] for row in rows if len(row) >= back]
+                plain = not any(name.get("colspan") for name in names)
+                if plain and column and all("num" in c.get("class", []) for c in column):
+                    cell["class"] = [*cell.get("class", []), "num"]
         table.attrs.pop("border", None)
         box = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "Table"}
         table.wrap(soup.new_tag("div", attrs=box))
@@ -412,8 +420,10 @@ def _folded(kind: str, label: str, content: str) -> Markup:
 
 
 def _plain(text: str) -> str:
-    """Text as a terminal would leave it: no colour codes, only the last state of a progress line."""
-    return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in _ANSI.sub("", str(text)).split("\n"))
+    """Text as a terminal would leave it, without colour codes, progress bars and names of temporary files."""
+    text = _CELL_FILE.sub("cell", _ANSI.sub("", str(text)))
+    lines = (line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n"))
+    return "\n".join(line for line in lines if not _PROGRESS.search(line))
 
 
 def _shorten(text: str, limit: int = 240) -> str:

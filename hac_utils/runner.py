@@ -274,6 +274,7 @@ def execute(notebook: str, *, profile: str, name: str = "", data: str = "", para
             cwd=str(paths.root),
             progress_bar=False,
             log_output=False,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # else each kernel warns about local TCP
         )
     except papermill.PapermillExecutionError as e:
         failed = paths.notebooks / f"{notebook}.failed.ipynb"

@@ -1,8 +1,8 @@
 """Write a system in the form the challenge takes, and check a submission folder before it is sent.
 
-A system is a folder ``task1/<label>/`` with ``<label>.output.csv`` (id, class, score) and ``<label>.meta.yaml``;
-``<label>`` is ``Lastname_Inst_task1_N``, N = 1 … 4. Rules after the challenge's submission page and the
-validators of two teams; keys of the meta file as in their accepted files.
+A system is a folder ``task1/<label>/`` with ``<label>.output.csv`` (id, class, score) and
+``<label>.meta.yaml``; ``<label>`` is ``Lastname_Inst_task1_N``, N = 1 … 4. Rules after the challenge's
+submission page and the validators of two teams.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -24,33 +23,21 @@ import yaml
 
 from .errors import HacError, did_you_mean, first_few
 from .io import write_text
-from .metrics import per_class, scores
 from .schema import argmax_codes
+from .submission_meta import SYNTHETIC, Problem, check_meta, meta_document
 from .taxonomy import CLASSES, N_CLASSES, is_leftover
+
+__all__ = ["Problem", "check", "meta_document", "write_system"]
 
 HEADER = ["id", "predicted_bst_second_level_class", "prediction_score"]
 LABEL = re.compile(r"[^\W\d_][^\W_]*(?:-[^\W_]+)*_[^\W_]+(?:-[^\W_]+)*_task1_[1-4]")
-DATASETS = ("bsd10k-v1.2", "bsd35k-cs")
 MAX_SYSTEMS = 4
 N_EVALUATION = 3246  # clips of the evaluation set
-SYNTHETIC = (
-    "# SYNTHETIC demo corpus: every number below was measured on made-up clips, not on BSD10k. Not a submission.\n"
-)
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One finding of :func:`check`: level ``"error"`` or ``"warning"``, the file, what is wrong."""
-
-    level: str
-    file: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.level}: {self.file}: {self.message}"
-
-
-def write_system(folder: Path | str, label: str, ids: Sequence[str], proba: np.ndarray, meta: dict[str, Any]) -> Path:
+def write_system(
+    folder: Path | str, label: str, ids: Sequence[str], proba: np.ndarray, meta: dict[str, Any]
+) -> Path:
     """Write ``folder/task1/<label>/`` with the predictions and the meta file, and return that folder.
 
     Parameters
@@ -72,90 +59,30 @@ def write_system(folder: Path | str, label: str, ids: Sequence[str], proba: np.n
     """
     ids, proba = [str(i) for i in ids], np.asarray(proba, dtype=np.float64)
     if proba.shape != (len(ids), N_CLASSES):
-        raise HacError(f"{len(ids)} ids but probabilities of shape {proba.shape}", label, f"give shape ({len(ids)}, 23)")
+        raise HacError(
+            f"{len(ids)} ids but probabilities of shape {proba.shape}", label, f"give shape ({len(ids)}, 23)"
+        )
     meta = dict(meta)
     comment = SYNTHETIC if meta.pop("synthetic", False) else ""
     buffer = _io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(HEADER)
-    writer.writerows((i, c, f"{s:.6f}") for i, c, s in zip(ids, argmax_codes(proba), proba.max(axis=1), strict=True))
+    writer.writerows(
+        (i, c, f"{s:.6f}") for i, c, s in zip(ids, argmax_codes(proba), proba.max(axis=1), strict=True)
+    )
     output = buffer.getvalue()
     document = comment + yaml.safe_dump(meta, sort_keys=False, allow_unicode=True, width=1000)
 
     system = Path(folder) / "task1" / label
     found = [] if LABEL.fullmatch(label) else [Problem("error", label, _label_message(label))]
-    found += _check_output(output.encode(), "output.csv", None)[0] + _check_meta(document.encode(), "meta.yaml", label)
+    found += _check_output(output.encode(), "output.csv", None)[0]
+    found += check_meta(document.encode(), "meta.yaml", label)
     errors = [p.message for p in found if p.level == "error"]
     if errors:
         raise HacError("; ".join(errors), str(system), "correct the ids, the probabilities or the settings")
     write_text(system / f"{label}.output.csv", output)
     write_text(system / f"{label}.meta.yaml", document)
     return system
-
-
-def meta_document(
-    *,
-    label: str,
-    name: str,
-    abbreviation: str,
-    authors: Sequence[dict[str, Any]],
-    input_sampling_rate: str | None,
-    audio_representation: str | None,
-    text_representation: str | None,
-    machine_learning_method: str | None,
-    total_parameters: int,
-    confusions: dict[str, np.ndarray],
-    summary: str | None = None,
-    data_augmentation: str | None = None,
-    external_data_usage: str | None = None,
-    hierarchical_setting: str | None = None,
-    external_datasets: Sequence | None = None,
-    macs: int | None = None,
-    source_code: str | None = None,
-    synthetic: bool = False,
-) -> dict[str, Any]:
-    """The meta file's content, keys in the challenge's order.
-
-    Parameters
-    ----------
-    authors : sequence of dict
-        ``lastname firstname email corresponding affiliation{abbreviation institute [department] location}``;
-        ``corresponding`` true for exactly one, else left out.
-    confusions : dict
-        ``"bsd10k-v1.2"`` and ``"bsd35k-cs"`` to what was measured there: counts [true, predicted], shape
-        (23, 23). A data set left out gets nulls. Results are official fractions, four decimals; classes absent
-        or never predicted are null.
-    synthetic : bool
-        The numbers come from the synthetic demo corpus; :func:`write_system` says so in the file.
-    """
-    unknown = sorted(set(confusions) - set(DATASETS))
-    if unknown:
-        raise HacError(f"no development set {unknown[0]!r}", "confusions", did_you_mean(unknown[0], DATASETS))
-    document = {
-        "submission": {
-            "label": label,
-            "name": name,
-            "abbreviation": abbreviation,
-            "authors": [dict(a) for a in authors],
-        },
-        "system": {
-            "source_code": source_code,
-            "description": {
-                "input_sampling_rate": input_sampling_rate,
-                "audio_representation": audio_representation,
-                "text_representation": text_representation,
-                "data_augmentation": data_augmentation,
-                "machine_learning_method": machine_learning_method,
-                "external_data_usage": external_data_usage,
-                "hierarchical_setting": hierarchical_setting,
-                "summary": summary,
-            },
-            "complexity": {"total_parameters": int(total_parameters), "MACS": macs},
-            "external_datasets": list(external_datasets) if external_datasets else None,
-        },
-        "results": {"development_datasets": {d: _results(confusions.get(d)) for d in DATASETS}},
-    }
-    return document | ({"synthetic": True} if synthetic else {})
 
 
 def check(folder: Path | str, ids: Sequence[str] | None = None) -> list[Problem]:
@@ -175,18 +102,24 @@ def check(folder: Path | str, ids: Sequence[str] | None = None) -> list[Problem]
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise HacError("no such folder", str(folder), "give a submissions/ folder, its task1/, or one system in it")
+        raise HacError(
+            "no such folder", str(folder), "give a submissions/ folder, its task1/, or one system in it"
+        )
     root = folder / "task1" if (folder / "task1").is_dir() else folder
     if any(root.glob("*.output.csv")) or any(root.glob("*.meta.yaml")):
         systems = [root.resolve()]
     else:
         systems = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not systems:
-        return [Problem("error", root.name, "no systems here: expected folders <label>/ with <label>.output.csv")]
+        return [
+            Problem("error", root.name, "no systems here: expected folders <label>/ with <label>.output.csv")
+        ]
     expected = None if ids is None else [str(i) for i in ids]
     found: list[Problem] = []
     if len(systems) > MAX_SYSTEMS:
-        found.append(Problem("error", root.name, f"{len(systems)} systems; a team may send at most {MAX_SYSTEMS}"))
+        found.append(
+            Problem("error", root.name, f"{len(systems)} systems; a team may send at most {MAX_SYSTEMS}")
+        )
     predictions: dict[str, dict[str, str]] = {}
     for system in systems:
         problems, predicted = _check_system(system, expected)
@@ -202,16 +135,6 @@ def check(folder: Path | str, ids: Sequence[str] | None = None) -> list[Problem]
     return found
 
 
-def _results(confusion: np.ndarray | None) -> dict[str, Any]:
-    keys = ("hP", "hR", "hF")
-    if confusion is None:
-        return {"overall": dict.fromkeys(keys), "class_wise": {c: dict.fromkeys(keys) for c in CLASSES}}
-    overall, table = scores(confusion), per_class(confusion).set_index("class")
-    rounded = table[list(keys)].round(4)
-    class_wise = {c: {k: None if math.isnan(v) else float(v) for k, v in rounded.loc[c].items()} for c in CLASSES}
-    return {"overall": {k: round(overall[k], 4) for k in keys}, "class_wise": class_wise}
-
-
 def _label_message(label: str) -> str:
     return f"{label!r} is not of the form Lastname_Inst_task1_N with N from 1 to 4"
 
@@ -222,19 +145,25 @@ def _check_system(system: Path, ids: list[str] | None) -> tuple[list[Problem], d
     if len(outputs) != 1:
         what = f"several output files: {', '.join(names)}" if outputs else f"no {system.name}.output.csv"
         found = [Problem("error", system.name, what)]
-        found += [p for m in metas for p in _check_meta(m.read_bytes(), m.name, m.name.removesuffix(".meta.yaml"))]
+        found += [
+            p for m in metas for p in check_meta(m.read_bytes(), m.name, m.name.removesuffix(".meta.yaml"))
+        ]
         return found, {}
     label = names[0].removesuffix(".output.csv")
     found = []
     if not LABEL.fullmatch(label):
         found.append(Problem("error", names[0], _label_message(label)))
     if label != system.name:
-        found.append(Problem("warning", names[0], f"the folder is called {system.name!r}, the file's label is {label!r}"))
+        found.append(
+            Problem(
+                "warning", names[0], f"the folder is called {system.name!r}, the file's label is {label!r}"
+            )
+        )
     problems, predicted = _check_output(outputs[0].read_bytes(), names[0], ids)
     found += problems
     meta = system / f"{label}.meta.yaml"
     if meta.is_file():
-        found += _check_meta(meta.read_bytes(), meta.name, label)
+        found += check_meta(meta.read_bytes(), meta.name, label)
     else:
         there = f"; there is {metas[0].name}" if metas else ""
         found.append(Problem("error", meta.name, f"the meta file is missing{there}"))
@@ -299,7 +228,9 @@ def _check_ids(names: list[str], ids: list[str] | None, error: Any, warning: Any
             error(f"missing ids: {first_few(missing)} of {len(set(ids))}")
         if extra:
             error(f"ids that are not in the evaluation set: {first_few(extra)}")
-    elif len(names) != N_EVALUATION and all(re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", n) for n in names):
+    elif len(names) != N_EVALUATION and all(
+        re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", n) for n in names
+    ):
         warning(f"{len(names)} rows; the evaluation set has {N_EVALUATION} clips")
 
 
@@ -344,8 +275,6 @@ def _check_scores(names: list[str], texts: list[str], error: Any, warning: Any) 
         warning(f"all scores are {values[0]:g}")
     flat = sum(abs(v - 1 / N_CLASSES) < 5e-4 for v in values)
     if flat:
-        warning(f"{flat} scores are 1/23, as if nothing was known about these clips: did their audio or text load?")
-
-
-def _check_meta(data: bytes, file: str, label: str) -> list[Problem]:
-    return []
+        warning(
+            f"{flat} scores are 1/23, as if nothing was known about the clips: did their audio or text load?"
+        )

@@ -20,7 +20,7 @@ CHROMIUM_FLAGS = [
 
 @pytest.fixture(scope="session")
 def real() -> Path:
-    """``../shared/real``: public files of the task, kept beside the checkout on the project's own machines."""
+    """``../shared/real``: public files of the task, beside the checkout on the project's own machines."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "real"
     if not folder.is_dir():
         pytest.skip("../shared/real is not here (only on the project's own machines)")
