@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -20,6 +21,9 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au")
 #: Longest stretch decoded from one file; the data sets cut at 30 s.
 MAX_SECONDS = 30.0
 
+#: Full scale is 1. Floating-point files may exceed it a little; far more means a wrong export (or breaks float16).
+MAX_PEAK = 1000.0
+
 
 def load_audio(path: Path | str, sample_rate: int, max_seconds: float = MAX_SECONDS) -> np.ndarray:
     """Decode, average the channels, resample.
@@ -31,14 +35,16 @@ def load_audio(path: Path | str, sample_rate: int, max_seconds: float = MAX_SECO
     Raises
     ------
     HacError
-        Missing, empty, not audio, truncated to nothing, or non-finite samples.
+        Missing, empty, not audio, truncated to nothing, non-finite samples, or a peak above `MAX_PEAK`.
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise OSError("not a regular file")
         with sf.SoundFile(path) as f:
             rate = f.samplerate
             data = f.read(int(max_seconds * rate), dtype="float32", always_2d=True)
-    except (sf.LibsndfileError, RuntimeError, OSError, ValueError) as e:
+    except Exception as e:  # libsndfile and soundfile raise many unrelated types for damaged files
         if not path.exists():
             reason = "no such file"
         elif path.is_dir():
@@ -50,11 +56,17 @@ def load_audio(path: Path | str, sample_rate: int, max_seconds: float = MAX_SECO
         raise HacError(reason, str(path), "replace the file, or leave the clip out of the metadata") from None
     if data.shape[0] == 0:
         raise HacError("no samples in the file", str(path), "the file may be truncated: fetch it again")
-    mono = data.mean(axis=1)
-    if not np.isfinite(mono).all():
+    if not np.isfinite(data).all():
         raise HacError("samples that are NaN or infinite", str(path), "export the file again")
+    peak = float(np.abs(data).max())
+    if peak > MAX_PEAK:
+        raise HacError(f"samples up to {peak:.3g}, where full scale is 1", str(path), "export the file again, scaled to [-1, 1]")
+    mono = data.mean(axis=1)
     if rate != sample_rate:
-        mono = soxr.resample(mono, rate, sample_rate, quality="HQ")
+        try:
+            mono = soxr.resample(mono, rate, sample_rate, quality="HQ")
+        except (ValueError, RuntimeError, MemoryError) as e:
+            raise HacError(f"cannot resample from {rate} Hz: {e}", str(path), "export the file at an ordinary rate, such as 44100 Hz") from None
         if mono.shape[0] == 0:  # a handful of samples at a high rate
             mono = np.zeros(1, dtype=np.float32)
     return np.ascontiguousarray(mono, dtype=np.float32)
@@ -84,8 +96,11 @@ def map_clips(function, tasks: list, workers: int, desc: str) -> list:
     bar = {"desc": desc, "unit": "clip", "disable": None, "mininterval": 1.0}
     if workers <= 1 or len(tasks) < 32:
         return [function(t) for t in tqdm(tasks, **bar)]
-    with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
-        return list(tqdm(pool.map(function, tasks, chunksize=16), total=len(tasks), **bar))
+    try:
+        with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
+            return list(tqdm(pool.map(function, tasks, chunksize=16), total=len(tasks), **bar))
+    except BrokenProcessPool:
+        raise HacError(f"a worker process died ({desc})", f"{workers} workers", "set workers: 1 in the profile; is there enough memory?") from None
 
 
 def failures_table(rows: list[tuple[str, str, str]]) -> pd.DataFrame:

@@ -153,6 +153,8 @@ def _value(hint: Any, value: Any, where: str, name: str) -> Any:
         value = float(value)
     if type(value) is not hint:
         raise HacError(f"{name} must be {hint.__name__}, got {value!r} ({type(value).__name__})", where, f"give a value of type {hint.__name__}")
+    if hint in (int, float) and not 0 <= value < 2**32:  # also NaN and infinity; seeds must fit in 32 bits
+        raise HacError(f"{name} must be at least 0 and below 2**32, got {value!r}", where, "give a finite number that is not negative")
     allowed = _CHOICES.get(name)
     if allowed and value not in allowed:
         raise HacError(f"{name} cannot be {value!r}", where, did_you_mean(value, allowed))
@@ -175,13 +177,15 @@ def read_profile(path: Path | str) -> Profile:
     except FileNotFoundError:
         known = sorted(p.stem for p in path.parent.glob("*.yaml"))
         raise HacError(f"no profile {path.stem!r}", str(path), did_you_mean(path.stem, known)) from None
+    except OSError as e:
+        raise HacError(f"not readable: {e.strerror}", str(path), "give a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise HacError(f"not readable as YAML: {str(e).splitlines()[0]}", str(path), "check the indentation near that line") from None
     profile = _build(Profile, values, str(path))
     for name in ("seeds", "tuning_seeds"):
         seeds = getattr(profile, name)
-        if len(set(seeds)) != len(seeds) or min(seeds) < 0:
-            raise HacError(f"{name} must be different integers >= 0, got {seeds}", str(path), f"for example {name}: [0, 1, 2]")
+        if len(set(seeds)) != len(seeds):
+            raise HacError(f"{name} must be different integers, got {seeds}", str(path), f"for example {name}: [0, 1, 2]")
     if profile.splits.folds < 2:
         raise HacError(f"splits.folds must be at least 2, got {profile.splits.folds}", str(path), "use 5, the official number")
     return profile

@@ -59,7 +59,7 @@ def find_metadata(folder: Path | str) -> Path:
 
 
 def _class_codes(frame: pd.DataFrame, where: str) -> pd.Series:
-    """The class column, filled from class_idx where only that is given (v1.2 coding)."""
+    """The class column, checked: a second-level code or one of the leftovers that are dropped later."""
     codes = frame["class"].str.strip()
     unknown = ~codes.isin(CLASSES) & ~codes.map(is_leftover)
     if unknown.any():
@@ -84,6 +84,9 @@ def read_metadata(path: Path | str) -> tuple[pd.DataFrame, list[str]]:
     where = str(path)
     frame = read_table(path)
     frame.columns = [str(c).strip() for c in frame.columns]
+    twice = sorted(set(frame.columns[frame.columns.duplicated()]))
+    if twice:
+        raise HacError(f"columns that appear twice: {first_few(twice)}", where, "keep one column of each name")
     unlabelled = "anonymous_id" in frame.columns and "class" not in frame.columns
     if "anonymous_id" in frame.columns and "sound_id" not in frame.columns:
         frame = frame.rename(columns={"anonymous_id": "sound_id"})
@@ -93,7 +96,7 @@ def read_metadata(path: Path | str) -> tuple[pd.DataFrame, list[str]]:
         raise HacError(f"the metadata lacks the columns {first_few(missing)}", where, "columns found: " + ", ".join(map(str, frame.columns)))
     if frame.empty:
         raise HacError("the metadata has no rows", where, "give a table with one row per sound")
-    frame = frame.astype(str).replace({"nan": "", "<NA>": ""}).reset_index(drop=True)
+    frame = frame.astype(object).where(frame.notna(), "").astype(str).reset_index(drop=True)
     frame["sound_id"] = frame["sound_id"].str.strip()
     empty = frame["sound_id"] == ""
     if empty.any():

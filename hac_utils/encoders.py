@@ -102,7 +102,10 @@ class TfidfEncoder:
             tfidf = self.vectorizer_.fit_transform(texts)
         except ValueError:  # every n-gram is rarer than min_df
             self.vectorizer_.set_params(**{f"{n}__min_df": 1 for n, _ in self.vectorizer_.transformer_list})
-            tfidf = self.vectorizer_.fit_transform(texts)
+            try:
+                tfidf = self.vectorizer_.fit_transform(texts)
+            except ValueError:
+                raise HacError("the training texts hold no word", "title, tags, description", "text heads need some text; use an audio-only run") from None
         k = min(self.dim, min(tfidf.shape) - 1)
         self.svd_ = TruncatedSVD(k, n_iter=2, random_state=self.seed).fit(tfidf) if k > 0 else None
         return self

@@ -18,6 +18,9 @@ import pandas as pd
 
 from .errors import HacError
 
+#: What a write can meet that is the user's to mend; None is numpy's short write to a full disk.
+_WRITE_ERRORS = {getattr(errno, name) for name in "ENOSPC EDQUOT EFBIG EIO EROFS EACCES EPERM ENOTDIR EISDIR EEXIST ENAMETOOLONG".split()} | {None}
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
@@ -39,8 +42,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.chmod(tmp, 0o666 & ~_umask())
         os.replace(tmp, path)
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EFBIG):
-            raise HacError(f"cannot write: {e.strerror}", str(path), "free some space or choose a folder you can write to") from e
+        if e.errno in _WRITE_ERRORS:
+            raise HacError(f"cannot write: {e.strerror or e}", str(path), "free some space or choose a folder you can write to") from e
         raise
     finally:
         if tmp is not None:
@@ -114,20 +117,21 @@ def write_csv(path: Path | str, frame: pd.DataFrame, float_format: str | None = 
     write_text(path, buffer.getvalue())
 
 
-def read_table(path: Path | str, **csv_options: Any) -> pd.DataFrame:
+def read_table(path: Path | str) -> pd.DataFrame:
     """Read a ``.csv``, ``.tsv`` or ``.parquet`` table; CSV cells come as strings, empty ones as ``""``."""
     path = Path(path)
+    suffix = path.suffix.lower()
     if not path.exists():
         raise HacError("no such file", str(path), "check the path")
     try:
-        if path.suffix == ".parquet":
+        if suffix == ".parquet":
             return pd.read_parquet(path)
-        if path.suffix not in (".csv", ".tsv", ".txt"):
+        if suffix not in (".csv", ".tsv", ".txt"):
             raise HacError(f"cannot read tables of type {path.suffix or 'without an ending'!r}", str(path), "give a .csv, .tsv or .parquet file")
-        options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
-        if path.suffix == ".tsv":
-            options["sep"] = "\t"
-        return pd.read_csv(path, **(options | csv_options))
+        frame = pd.read_csv(path, sep="\t" if suffix == ".tsv" else ",", dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        if not isinstance(frame.index, pd.RangeIndex):  # pandas would take the first fields as row names
+            raise HacError("the rows have more fields than the header", str(path), "name every column, and quote cells that hold a comma")
+        return frame.fillna("")  # a row that ends early
     except HacError:
         raise
     except pd.errors.EmptyDataError:

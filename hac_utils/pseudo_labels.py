@@ -43,11 +43,11 @@ def majority(voters: dict[str, pd.DataFrame], *, needed: int = 2) -> pd.DataFram
 
 
 def agreement_pattern(table: pd.DataFrame, voters: Sequence[str]) -> dict[str, int]:
-    """How many clips each pattern of agreement holds: "all agree", "M = R", …, "none"."""
+    """How many clips each pattern holds: "all agree", "M = R only", …, "none agree". For two or three voters; sums to the clips."""
     votes = {v: table[f"vote_{v}"].to_numpy() for v in voters}
     out = {"all agree": int((table["votes"] == len(votes)).sum())}
     names = list(votes)
-    for i, a in enumerate(names):
+    for i, a in enumerate(names if len(names) > 2 else []):
         for b in names[i + 1 :]:
             out[f"{a} = {b} only"] = int(((votes[a] == votes[b]) & (table["votes"] == 2).to_numpy()).sum())
     out["none agree"] = int((table["votes"] == 1).sum())

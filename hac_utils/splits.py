@@ -40,6 +40,14 @@ def _rows(fold: int, ids: np.ndarray, **parts: np.ndarray) -> pd.DataFrame:
     return pd.concat(blocks, ignore_index=True)
 
 
+def _smallest(frame: pd.DataFrame) -> int:
+    """Clips of the smallest class; a table that cannot be cut at all is an error."""
+    counts = frame["class"].value_counts()
+    if len(frame) < 4 or counts.max() < 2:
+        raise HacError(f"{len(frame)} clips in {len(counts)} classes are too few for a split", "column class", "give at least 4 clips, and 2 or more in some class")
+    return int(counts.min())
+
+
 def _inner(rows: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The official inner split: one stratified 80/20 cut of the training part."""
     try:
@@ -57,7 +65,7 @@ def official5(frame: pd.DataFrame, *, folds: int = 5, seed: int = 1821) -> tuple
     The number of folds is lowered, with a note, when the smallest class has fewer clips.
     """
     y = frame["class"].to_numpy()
-    smallest = int(frame["class"].value_counts().min())
+    smallest = _smallest(frame)
     k = max(2, min(folds, smallest))
     notes = [] if k == folds else [f"folds lowered from {folds} to {k}: the smallest class has {smallest} clips"]
     ids = frame["sound_id"].to_numpy()
@@ -74,9 +82,9 @@ def official5(frame: pd.DataFrame, *, folds: int = 5, seed: int = 1821) -> tuple
 def fixed(frame: pd.DataFrame, *, folds: int = 5, seed: int = 1821) -> tuple[pd.DataFrame, list[str]]:
     """The report's fixed split: fold 0 of StratifiedGroupKFold by uploader; no uploader on both sides."""
     y, ids, groups = frame["class"].to_numpy(), frame["sound_id"].to_numpy(), _groups(frame)
-    smallest = int(frame["class"].value_counts().min())
+    smallest = _smallest(frame)
     k = max(2, min(folds, smallest, len(set(groups))))
-    notes = [] if k == folds else [f"the fixed split holds out 1/{k} instead of 1/{folds}: the smallest class has {smallest} clips"]
+    notes = [] if k == folds else [f"the fixed split holds out 1/{k} instead of 1/{folds}: the smallest class has {smallest} clips, and there are {len(set(groups))} uploaders"]
     if len(set(groups)) < 2:
         raise HacError("all clips have the same uploader: an uploader-disjoint split is not possible", "column uploader", "leave the column empty to treat every clip as its own uploader")
     with warnings.catch_warnings():

@@ -193,7 +193,7 @@ def fx_m(rng, n, sr):
 def fx_h(rng, n, sr):
     kind, out = rng.choice(4, p=[0.3, 0.3, 0.25, 0.15]), np.zeros(n)
     if kind == 0:  # footsteps
-        for at in np.arange(rng.uniform(0, 0.1) * sr, n, sr / rng.uniform(1.4, 3.2)):
+        for at in np.arange(rng.uniform(0, min(0.1 * sr, 0.2 * n)), n, sr / rng.uniform(1.4, 3.2)):
             m = min(n, int(0.16 * sr))
             thud = modes(rng, m, sr, rng.uniform(60, 220) * np.array([1, 1.7]), 0.03)
             place(

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from .errors import HacError, first_few
+from .io import read_json
 from .metrics import confusion_matrix, scores
+from .paths import RunPaths
 from .schema import argmax_codes, mean_over_seeds, proba_of
 from .stats import mean_std, paired_bootstrap, verdict
 
@@ -88,3 +90,23 @@ def composition(systems: dict[str, dict[str, Any]]) -> pd.DataFrame:
             "logit adjustment": f"τ = {spec['tau']:g}" if spec["tau"] else "no",
         })
     return pd.DataFrame(rows)
+
+
+def report_facts(paths: RunPaths) -> list[tuple[str, str]]:
+    """(label, value) pairs for the head of the HTML report, from the results that are there."""
+    found = {p.stem[:2]: read_json(p) for p in sorted(paths.results.glob("0*.json"))}
+    facts = []
+    if "01" in found:
+        roles = found["01"]["roles"]
+        facts.append(("labelled clips", f"{roles['dev']:,}"))
+        facts += [(label, f"{roles[role]:,}") for role, label in (("noisy", "noisy clips"), ("evaluation", "evaluation clips")) if role in roles]
+        facts.append(("clips left out", f"{len(found['01']['failures']):,}"))
+    if "02" in found:
+        best = max(found["02"]["table1"], key=lambda r: r["hF"])
+        facts.append((f"best head, official folds: {best['system']}", f"hF {best['hF']:.1f}"))
+    if "05" in found:
+        s1 = next(r for r in found["05"]["table2"] if r["system"] == "S1")
+        facts.append(("ensemble S1, fixed split", f"hF {s1['hF']:.1f}"))
+    if "06" in found and found["06"]["findings"]["all"]["r_class"] is not None:
+        facts.append(("accuracy against confidence, over classes", f"r = {found['06']['findings']['all']['r_class']:.2f}"))
+    return facts
