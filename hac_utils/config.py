@@ -54,7 +54,7 @@ class RobertaSettings:
     max_tokens: int = 64
     epochs: int = 6
     batch_size: int = 32
-    lr: float = 5e-4
+    lr: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class PasstSettings:
     depth: int = 3
     heads: int = 3
     epochs: int = 6
-    batch_size: int = 32
+    batch_size: int = 16
     lr: float = 1e-3
 
 

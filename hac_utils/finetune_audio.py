@@ -13,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from .compat import ensure
 from .errors import HacError, first_few
-from .finetune import at_least, class_codes, private_torch, softmax, targets, train
+from .finetune import train
+from .fitting import at_least, class_codes, private_torch, softmax, targets
 
 _BANDS = 128  # mel bands, as all published PaSST models
 _PATCH = 16  # bands and frames per patch; patches do not overlap

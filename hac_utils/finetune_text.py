@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from .compat import ensure
 from .errors import HacError, first_few
-from .finetune import at_least, class_codes, private_torch, softmax, targets, train
+from .finetune import train
+from .fitting import at_least, class_codes, private_torch, softmax, targets
 
 _SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # RoBERTa's ids 0 to 4
 _FIX = "hac weights get roberta"

@@ -1,12 +1,79 @@
-"""Many trainings at once: one-thread processes side by side, each bitwise the same as alone."""
+"""What every estimator of ours shares: label codes, private random state, and many trainings at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
+
+from .errors import HacError, did_you_mean, first_few
+from .taxonomy import CLASSES
+
+
+def class_codes(classes: Sequence[str] | None) -> np.ndarray:
+    """The codes an estimator tells apart, sorted, shape (k,); None means all 23."""
+    codes = CLASSES if classes is None else [str(c) for c in classes]
+    unknown = [c for c in codes if c not in CLASSES]
+    if unknown:
+        raise HacError(f"unknown class {unknown[0]!r}", "classes", did_you_mean(unknown[0], CLASSES))
+    if not codes:
+        raise HacError("no classes", "classes", "give second-level BST codes, or None for all 23")
+    return np.array(sorted(set(codes)))
+
+
+def targets(y: Sequence[str], classes: np.ndarray, n: int, where: str = "y") -> np.ndarray:
+    """Positions of the labels in `classes`, int64, shape (n,).
+
+    Raises
+    ------
+    HacError
+        Not `n` labels, or a label (NaN, say) that is none of `classes`.
+    """
+    labels = np.asarray(y, dtype=object)
+    if labels.shape != (n,):
+        raise HacError(f"{n} rows, but labels of shape {labels.shape}", where, "give one label per row")
+    known = {c: i for i, c in enumerate(classes.tolist())}
+    unknown = sorted({str(v) for v in labels if v not in known})
+    if unknown:
+        fix = f"the classes are {', '.join(classes)}"
+        raise HacError(f"unknown labels: {first_few(unknown)}", where, fix)
+    return np.array([known[v] for v in labels], dtype=np.int64)
+
+
+def at_least(estimator: BaseEstimator, low: float, names: Sequence[str]) -> None:
+    """Refuse parameters that are no numbers of at least `low`."""
+    for name in names:
+        value = getattr(estimator, name)
+        number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+        if not number or not low <= value < math.inf:
+            fix = f"give a number of at least {low:g}"
+            raise HacError(f"{name} is {value!r}", type(estimator).__name__, fix)
+
+
+@contextlib.contextmanager
+def private_torch(seed: int, threads: int) -> Iterator[None]:
+    """Own torch random state and thread count inside, the caller's again afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(seed))
+        torch.set_num_threads(int(threads))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Rows of probabilities, float64, same shape as `logits`."""
+    e = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .errors import HacError, first_few
+from .fitting import at_least, class_codes, private_torch, softmax, targets
 from .metrics import hierarchical_f1
-from .taxonomy import CLASSES, family
+from .taxonomy import family
 
 LOSSES = ("cross_entropy", "hierarchical")
 
@@ -73,15 +74,6 @@ class _Head(ClassifierMixin, BaseEstimator):
             raise HacError(f"{name} has {X.shape[1]} columns, the head was fitted on {known}", type(self).__name__, "use the encoder the head was trained with")
         return self._prepare(X.astype(np.float32, copy=False))
 
-    def _codes(self, y: Any, n: int, name: str) -> np.ndarray:
-        y = np.asarray(y)
-        if y.shape != (n,):
-            raise HacError(f"{name} has shape {y.shape}, its X has {n} rows", type(self).__name__, "one class code per row")
-        unknown = sorted(set(y.tolist()) - set(self.classes_.tolist()), key=str)
-        if unknown:
-            raise HacError(f"labels outside classes: {first_few(unknown)}", f"{type(self).__name__}, {name}", "pass classes=… with all codes that y may hold")
-        return np.searchsorted(self.classes_, y)
-
     def fit(self, X, y, val=None, sample_weight=None):
         """Train.
 
@@ -98,61 +90,57 @@ class _Head(ClassifierMixin, BaseEstimator):
 
         if self.loss not in LOSSES:
             raise HacError(f"loss cannot be {self.loss!r}", type(self).__name__, "known: " + ", ".join(LOSSES))
-        self.classes_ = np.array(sorted(self.classes if self.classes is not None else CLASSES))
+        at_least(self, 1, ["epochs", "batch_size", "width", "threads"])
+        at_least(self, 0, ["lr", "weight_decay", "dropout", "label_smoothing", "seed"])
+        self.classes_ = class_codes(self.classes)
         if hasattr(self, "n_features_in_"):
             del self.n_features_in_
         features = self._checked(X, "X")
-        target = self._codes(y, len(features), "y")
+        target = targets(y, self.classes_, len(features), f"{type(self).__name__}, y")
         if len(set(target.tolist())) < 2:
-            raise HacError(f"only one class in y: {first_few(sorted(set(np.asarray(y).tolist())))}", type(self).__name__, "give at least two classes")
+            raise HacError(f"only one class in y: {self.classes_[target[0]]}", type(self).__name__, "give at least two classes")
         self.n_features_in_ = np.asarray(X).shape[1]
         weight = np.ones(len(target), np.float32) if sample_weight is None else np.asarray(sample_weight, np.float32)
         if val is not None:
             val_X, val_y = self._checked(val[0], "val X"), np.asarray(val[1])
-            self._codes(val_y, len(val_X), "val y")
+            targets(val_y, self.classes_, len(val_X), f"{type(self).__name__}, val y")
 
         families = [family(str(c)) for c in self.classes_]
         order = sorted(set(families))
         to_family = torch.tensor([[float(f == g) for g in order] for f in families])
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
-                net = self._network(features.shape[1], len(self.classes_))
-                self.n_parameters_ = sum(p.numel() for p in net.parameters())
-                data, labels, weights = torch.from_numpy(features), torch.from_numpy(target), torch.from_numpy(weight)
-                optimiser = torch.optim.AdamW(net.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
-                batches = -(-len(data) // self.batch_size)
-                schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.epochs * batches)
-                self.history_, best = [], (-1.0, 0, None)
-                for epoch in range(1, self.epochs + 1):
-                    net.train()
-                    total = 0.0
-                    for rows in torch.randperm(len(data)).split(self.batch_size):
-                        logits, goal = net(data[rows]), labels[rows]
-                        loss = F.cross_entropy(logits, goal, label_smoothing=self.label_smoothing, reduction="none")
-                        if self.loss == "hierarchical":
-                            family_p = logits.softmax(1) @ to_family
-                            loss = loss - 0.5 * torch.log((family_p * to_family[goal]).sum(1).clamp_min(1e-12))
-                        loss = (loss * weights[rows]).sum() / weights[rows].sum().clamp_min(1e-12)
-                        optimiser.zero_grad(set_to_none=True)
-                        loss.backward()
-                        optimiser.step()
-                        schedule.step()
-                        total += float(loss.detach()) * len(rows)
-                    entry = {"epoch": epoch, "loss": total / len(data), "val_hF": None}
-                    if val is not None:
-                        entry["val_hF"] = hierarchical_f1(val_y, self.classes_[self._logits(net, val_X).argmax(1)], never_predicted="zero")
-                        if entry["val_hF"] > best[0]:
-                            best = (entry["val_hF"], epoch, {k: v.clone() for k, v in net.state_dict().items()})
-                    self.history_.append(entry)
-                if best[2] is not None:
-                    net.load_state_dict(best[2])
-                self.best_epoch_ = best[1] or self.epochs
-                self.network_ = net.eval()
-        finally:
-            torch.set_num_threads(threads)
+        with private_torch(self.seed, self.threads):
+            net = self._network(features.shape[1], len(self.classes_))
+            self.n_parameters_ = sum(p.numel() for p in net.parameters())
+            data, labels, weights = torch.from_numpy(features), torch.from_numpy(target), torch.from_numpy(weight)
+            optimiser = torch.optim.AdamW(net.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
+            batches = -(-len(data) // self.batch_size)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.epochs * batches)
+            self.history_, best = [], (-1.0, 0, None)
+            for epoch in range(1, self.epochs + 1):
+                net.train()
+                total = 0.0
+                for rows in torch.randperm(len(data)).split(self.batch_size):
+                    logits, goal = net(data[rows]), labels[rows]
+                    loss = F.cross_entropy(logits, goal, label_smoothing=self.label_smoothing, reduction="none")
+                    if self.loss == "hierarchical":
+                        family_p = logits.softmax(1) @ to_family
+                        loss = loss - 0.5 * torch.log((family_p * to_family[goal]).sum(1).clamp_min(1e-12))
+                    loss = (loss * weights[rows]).sum() / weights[rows].sum().clamp_min(1e-12)
+                    optimiser.zero_grad(set_to_none=True)
+                    loss.backward()
+                    optimiser.step()
+                    schedule.step()
+                    total += float(loss.detach()) * len(rows)
+                entry = {"epoch": epoch, "loss": total / len(data), "val_hF": None}
+                if val is not None:
+                    entry["val_hF"] = hierarchical_f1(val_y, self.classes_[self._logits(net, val_X).argmax(1)], never_predicted="zero")
+                    if entry["val_hF"] > best[0]:
+                        best = (entry["val_hF"], epoch, {k: v.clone() for k, v in net.state_dict().items()})
+                self.history_.append(entry)
+            if best[2] is not None:
+                net.load_state_dict(best[2])
+            self.best_epoch_ = best[1] or self.epochs
+            self.network_ = net.eval()
         return self
 
     @staticmethod
@@ -162,7 +150,7 @@ class _Head(ClassifierMixin, BaseEstimator):
         net.eval()
         with torch.inference_mode():
             blocks = [net(torch.tensor(features[i : i + 2048])) for i in range(0, len(features), 2048)]
-        return torch.cat(blocks).double().numpy()
+        return torch.cat(blocks).numpy()
 
     def predict_proba(self, X) -> np.ndarray:
         """Class probabilities, float64 (n, len(classes_)), rows sum to 1, columns as ``classes_``."""
@@ -170,9 +158,8 @@ class _Head(ClassifierMixin, BaseEstimator):
         features = self._checked(X, "X")
         if not len(features):
             return np.empty((0, len(self.classes_)))
-        logits = self._logits(self.network_, features)
-        p = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return p / p.sum(axis=1, keepdims=True)
+        with private_torch(self.seed, self.threads):
+            return softmax(self._logits(self.network_, features))
 
     def predict(self, X) -> np.ndarray:
         """Most probable code, shape (n,)."""

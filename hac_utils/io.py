@@ -123,6 +123,8 @@ def read_table(path: Path | str) -> pd.DataFrame:
     suffix = path.suffix.lower()
     if not path.exists():
         raise HacError("no such file", str(path), "check the path")
+    if path.is_dir():
+        raise HacError("a folder, not a file", str(path), "give a .csv, .tsv or .parquet file")
     try:
         if suffix == ".parquet":
             return pd.read_parquet(path)
@@ -150,11 +152,13 @@ def write_npy(path: Path | str, array: np.ndarray) -> None:
 def read_npy(path: Path | str) -> np.ndarray:
     """Read one ``.npy`` array; pickles are refused."""
     try:
-        return np.load(path, allow_pickle=False)
+        with open(path, "rb") as f:
+            return np.lib.format.read_array(f, allow_pickle=False)
     except FileNotFoundError:
         raise HacError("no such file", str(path)) from None
-    except (ValueError, OSError, EOFError) as e:
-        raise HacError(f"not readable as an array: {e}", str(path), "delete it and run the step that writes it again") from None
+    except Exception as e:  # a damaged header is parsed as Python: its errors are many
+        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise HacError(f"not readable as an array: {reason}", str(path), "delete it and run the step that writes it again") from None
 
 
 def sha256_file(path: Path | str) -> str:

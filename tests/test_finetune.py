@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -11,56 +13,46 @@ pytest.importorskip("hear21passt", reason="the passt extra is not installed")
 import torch
 
 from hac_utils.errors import HacError
-from hac_utils.finetune import class_codes, fit_predict_many, private_torch, softmax, targets, train
+from hac_utils.finetune import train
+from hac_utils.fitting import Job, class_codes, fit_predict_many, private_torch, softmax, targets
 from hac_utils.finetune_audio import PasstClassifier
 from hac_utils.finetune_text import RobertaClassifier
 
 
-def small_jobs() -> list[tuple]:
+def small_jobs() -> list[Job]:
     rng = np.random.default_rng(3)
     y = rng.choice(["fx-a", "m-m"], 200)
     texts = [f"{'dog' if c == 'fx-a' else 'song'} number {i}" for i, c in enumerate(y)]
     waves = rng.normal(0, 0.1, (200, 8000)).astype(np.float32)  # over 1 MB: joblib maps it
     roberta = RobertaClassifier(layers=1, hidden=16, heads=2, vocab_size=300, max_tokens=16, epochs=2)
-    roberta.set_params(threads=2)
     passt = PasstClassifier(sample_rate=8000, seconds=1.0, embed_dim=16, depth=1, heads=2, epochs=2)
     passt.set_params(patchout_t=1)
+    train, val = np.arange(20, 200), np.arange(20)
     return [
-        (roberta, texts, y, (texts[:20], y[:20]), {"test": texts[:30], "pool": texts[30:40]}),
-        (passt, waves, y, None, {"test": waves[:30]}),
+        Job(roberta, texts, y, train, val, {"test": np.arange(30), "pool": ["a dog", "a song"]}),
+        Job(passt, waves, y, train, None, {"test": np.arange(30), "pool": waves[:3]}),
     ]
 
 
 def test_many_trainings_give_the_same_bytes_with_one_worker_and_with_two():
     one, two = (fit_predict_many(small_jobs(), workers=w) for w in (1, 2))
-    assert [sorted(r) for r in one] == [
-        ["history", "n_parameters", "pool", "source", "test"],
-        ["history", "n_parameters", "source", "test"],
-    ]
-    for a, b in zip(one, two, strict=True):
-        assert a["history"] == b["history"] and a["source"] == b["source"]
-        assert a["n_parameters"] == b["n_parameters"]
-        assert a["test"].tobytes() == b["test"].tobytes() and a["test"].shape == (30, 23)
-    assert one[0]["pool"].tobytes() == two[0]["pool"].tobytes()
+    for a, b, pool in zip(one, two, (2, 3), strict=True):
+        assert a.history == b.history and a.source == b.source and a.n_parameters == b.n_parameters
+        assert a.proba["test"].tobytes() == b.proba["test"].tobytes() and a.proba["test"].shape == (30, 23)
+        assert a.proba["pool"].tobytes() == b.proba["pool"].tobytes() and len(a.proba["pool"]) == pool
 
 
 def test_many_trainings_leave_the_given_estimator_unfitted():
     job = small_jobs()[0]
     result = fit_predict_many([job], workers=2)[0]
-    assert not hasattr(job[0], "history_") and job[0].threads == 2
-    assert result["source"].startswith("small RoBERTa")
+    assert not hasattr(job.estimator, "history_")
+    assert result.source.startswith("small RoBERTa")
 
 
 def test_an_error_in_a_worker_arrives_as_our_error():
-    jobs = [(job[0], job[1], ["zz"] * 200, None, {}) for job in small_jobs()]
+    jobs = [dataclasses.replace(job, y=np.array(["zz"] * 200)) for job in small_jobs()]
     with pytest.raises(HacError, match="unknown labels"):
         fit_predict_many(jobs, workers=2)
-
-
-def test_an_input_cannot_be_called_like_a_result():
-    estimator, X, y, val, _ = small_jobs()[0]
-    with pytest.raises(HacError, match="cannot be called 'history'"):
-        fit_predict_many([(estimator, X, y, val, {"history": X})])
 
 
 def run(val_scores: list[str], **options) -> tuple[list[float], float, list[dict]]:
