@@ -49,6 +49,8 @@ def load_audio(path: Path | str, sample_rate: int, max_seconds: float = MAX_SECO
             reason = "no such file"
         elif path.is_dir():
             reason = "a folder, not a file"
+        elif not path.is_file():
+            reason = "not a regular file"
         elif path.stat().st_size == 0:
             reason = "the file is empty"
         else:

@@ -57,7 +57,7 @@ def run(
     headline = read_json(paths.results / f"{notebook}.json").get("headline", "")
     number = list(NOTEBOOKS).index(notebook) + 1
     run_ = manifest["run"]
-    print(f"[{number}/{len(NOTEBOOKS)}] {notebook:<20} {run_['wall_s']:6.1f} s  {run_['peak_rss_mb']:5d} MiB  {headline}", flush=True)
+    print(f"[{number}/{len(NOTEBOOKS)}] {notebook:<20} {run_['wall_s']:6.1f} s  {run_['peak_memory_mb']:5d} MiB  {headline}", flush=True)
 
 
 @app.command()
@@ -79,7 +79,7 @@ def report(profile: ProfileOption = "demo", name: NameOption = "", data: DataOpt
     manifests, _ = collect(paths)
     target = build_report(paths, title="Heterogeneous Audio Classification", subtitle=f"{settings.title} · run {paths.name}", synthetic=settings.synthetic, facts=report_facts(paths))
     wall = sum(m["run"]["wall_s"] for m in manifests.values())
-    peak = max(m["run"]["peak_rss_mb"] for m in manifests.values())
+    peak = max(m["run"]["peak_memory_mb"] for m in manifests.values())
     print(f"report: {paths.relative(target)}   ({len(manifests)} notebooks, {wall:.0f} s, peak {peak} MiB)")
 
 

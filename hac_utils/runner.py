@@ -131,14 +131,17 @@ class Run:
             "outputs": hash_files(self.paths, self.outputs),
             "packages": package_versions(),
             "commit": _commit(self.paths.root),
-            "run": {"wall_s": round(time.perf_counter() - self._start, 1), "peak_rss_mb": round(self._memory.stop() / 2**20)},
+            "run": {"wall_s": round(time.perf_counter() - self._start, 1), "peak_memory_mb": round(self._memory.stop() / 2**20)},
         }
         target = os.environ.get("HAC_MANIFEST") or self.paths.manifests / f"{self.notebook}.json"
         write_json(target, document)
 
 
 class _PeakMemory:
-    """Largest summed resident memory of this process and its children, sampled four times a second."""
+    """Largest memory of this process and its children together, sampled four times a second.
+
+    On Linux the sum of proportional set sizes: a page that several processes share counts once.
+    """
 
     def __init__(self) -> None:
         import psutil
@@ -154,7 +157,8 @@ class _PeakMemory:
             with contextlib.suppress(*self._gone):
                 for p in [self._process, *self._process.children(recursive=True)]:
                     with contextlib.suppress(*self._gone):
-                        total += p.memory_info().rss
+                        info = p.memory_full_info()
+                        total += getattr(info, "pss", info.rss)
             self._peak = max(self._peak, total)
             self._done.wait(0.25)
 

@@ -76,6 +76,13 @@ def pretty(table: pd.DataFrame, names: dict[str, str] | None = None) -> pd.DataF
     return out
 
 
+def show(table: pd.DataFrame) -> Any:
+    """A table for reading in a notebook and in the report: no row numbers, every cell escaped."""
+    from IPython.display import HTML
+
+    return HTML(table.to_html(index=False, border=0, na_rep=""))
+
+
 def composition(systems: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """Table 3: what each submitted system is made of."""
     rows = []
