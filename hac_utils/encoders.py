@@ -107,7 +107,8 @@ class TfidfEncoder:
             except ValueError:
                 raise HacError("the training texts hold no word", "title, tags, description", "text heads need some text; use an audio-only run") from None
         k = min(self.dim, min(tfidf.shape) - 1)
-        self.svd_ = TruncatedSVD(k, n_iter=2, random_state=self.seed).fit(tfidf) if k > 0 else None
+        with np.errstate(invalid="ignore"):  # equal texts have no variance to explain
+            self.svd_ = TruncatedSVD(k, n_iter=2, random_state=self.seed).fit(tfidf) if k > 0 else None
         return self
 
     def encode(self, batch: Sequence[str]) -> np.ndarray:

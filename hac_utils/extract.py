@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from .audio import failures_table, load_audio, map_clips
-from .encoders import AUDIO_ENCODERS, TEXT_ENCODERS
 from .datasets import Dataset
+from .encoders import AUDIO_ENCODERS, TEXT_ENCODERS
 from .errors import HacError, first_few
 
 

@@ -41,11 +41,21 @@ def bad_files(folder):
     wav(folder / "loud.wav", tone() * np.float32(3e38), subtype="FLOAT")
     wav(folder / "int32.wav", tone() * 2.0**31, subtype="FLOAT")
     reasons = {
-        "empty.wav": "empty", "text.wav": "not readable", "zeros.wav": "not readable", "head.wav": "",
-        "dir.wav": "a folder", "png.mp3": "not readable", "link.wav": "no such file", "absent.wav": "no such file",
-        "pipe.wav": "not a regular file", "nosamples.wav": "no samples", "nan.wav": "NaN", "inf.wav": "infinite",
-        "loud.wav": "full scale", "int32.wav": "full scale",
-    }  # fmt: skip
+        "empty.wav": "empty",
+        "text.wav": "not readable",
+        "zeros.wav": "not readable",
+        "head.wav": "",
+        "dir.wav": "a folder",
+        "png.mp3": "not readable",
+        "link.wav": "no such file",
+        "absent.wav": "no such file",
+        "pipe.wav": "not a regular file",
+        "nosamples.wav": "no samples",
+        "nan.wav": "NaN",
+        "inf.wav": "infinite",
+        "loud.wav": "full scale",
+        "int32.wav": "full scale",
+    }
     return {name: (folder / name, reason) for name, reason in reasons.items()}
 
 
@@ -62,7 +72,10 @@ def test_every_bad_file_is_one_error_with_a_reason(tmp_path):
         assert "\n" not in e.value.what
 
 
-@pytest.mark.parametrize(("suffix", "size"), [("wav", 4000), ("flac", 4000), ("ogg", 40_000), ("mp3", 40_000), ("aiff", 4000), ("au", 4000)])
+@pytest.mark.parametrize(
+    ("suffix", "size"),
+    [("wav", 4000), ("flac", 4000), ("ogg", 40_000), ("mp3", 40_000), ("aiff", 4000), ("au", 4000)],
+)
 def test_a_file_cut_anywhere_gives_finite_samples_or_one_error(suffix, size, tmp_path):
     sf.write(tmp_path / f"a.{suffix}", tone(size), RATE)
     data = (tmp_path / f"a.{suffix}").read_bytes()
@@ -97,6 +110,7 @@ def test_a_file_with_flipped_bytes_gives_finite_samples_or_one_error(suffix, tmp
 def test_an_exception_of_another_kind_inside_the_decoder_is_still_one_error(tmp_path, monkeypatch):
     path = wav(tmp_path / "a.wav")
     for error in (AssertionError(), TypeError("odd"), MemoryError(), sf.LibsndfileError(5)):
+
         def read(*_, error=error, **__):
             raise error
 
@@ -133,7 +147,9 @@ def test_eight_channels_are_averaged(tmp_path):
     np.testing.assert_allclose(x, channels.mean(axis=1), rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"])
+@pytest.mark.parametrize(
+    "subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"]
+)
 def test_every_sample_format_decodes_to_the_same_tone(subtype, tmp_path):
     x = check(load_audio(wav(tmp_path / "a.wav", subtype=subtype), RATE))
     np.testing.assert_allclose(x, tone(), rtol=0, atol=0.02)

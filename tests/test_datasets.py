@@ -114,9 +114,14 @@ def test_a_column_that_appears_twice_is_refused(tmp_path):
 
 
 def test_the_frame_is_canonical_and_derived_columns_come_from_the_class(tmp_path):
-    frame, notes = read_metadata(folder_of(tmp_path, rows().assign(class_idx="7", class_top="zz")) / "metadata/T_metadata.csv")
+    frame, notes = read_metadata(
+        folder_of(tmp_path, rows().assign(class_idx="7", class_top="zz")) / "metadata/T_metadata.csv"
+    )
     assert frame.columns.tolist() == COLUMNS and notes == []
-    assert frame["class_idx"].tolist() == [CLASS_IDX[c] for c in frame["class"]] and frame["class_idx"].dtype == "int64"
+    assert (
+        frame["class_idx"].tolist() == [CLASS_IDX[c] for c in frame["class"]]
+        and frame["class_idx"].dtype == "int64"
+    )
     assert frame["class_top"].tolist() == ["m", "m", "m", "is"]
     np.testing.assert_array_equal(frame["confidence"], [5, 4, np.nan, 1])
     assert frame["license"].tolist() == [""] * 4 and frame["uploader"].tolist() == ["ann", "bob", "", "ann"]
@@ -143,7 +148,14 @@ def test_leftover_classes_are_dropped_with_a_note(tmp_path):
     frame = rows(8)
     frame.loc[[1, 5], "class"] = ["fx-other", "ss"]
     back, notes = read_metadata(folder_of(tmp_path, frame) / "metadata/T_metadata.csv")
-    assert back["sound_id"].tolist() == ["100", "102", "103", "104", "106", "107"] and back.index.tolist() == list(range(6))
+    assert back["sound_id"].tolist() == [
+        "100",
+        "102",
+        "103",
+        "104",
+        "106",
+        "107",
+    ] and back.index.tolist() == list(range(6))
     assert len(notes) == 1 and notes[0].startswith("2 clips")
 
 
@@ -177,11 +189,15 @@ def test_an_id_without_a_sound_file_is_listed_and_noted(tmp_path):
     data = read_dataset(folder_of(tmp_path, rows(), ["100.wav", "103.flac", "999.wav"]), "mine")
     assert data.name == "mine" and data.has_audio and len(data.frame) == 4
     assert {i: p.name for i, p in data.audio.items()} == {"100": "100.wav", "103": "103.flac"}
-    assert data.missing_audio == ["101", "102"] and any(n.startswith("2 clips have no sound") for n in data.notes)
+    assert data.missing_audio == ["101", "102"] and any(
+        n.startswith("2 clips have no sound") for n in data.notes
+    )
 
 
 def test_of_several_files_of_a_clip_the_first_format_wins(tmp_path):
-    data = read_dataset(folder_of(tmp_path, rows(), ["100.flac", "100.wav", "101.FLAC", "102.ogg", "102.flac", "103.wav"]))
+    data = read_dataset(
+        folder_of(tmp_path, rows(), ["100.flac", "100.wav", "101.FLAC", "102.ogg", "102.flac", "103.wav"])
+    )
     assert [p.name for p in data.audio.values()] == ["100.wav", "101.FLAC", "102.flac", "103.wav"]
 
 
@@ -200,19 +216,25 @@ def test_only_the_corpora_that_a_profile_names_are_opened(tmp_path):
     folder_of(tmp_path / "d", rows())
     folder_of(tmp_path / "e", rows())
     one = open_corpora(Profile("folder", "T", data=str(tmp_path / "d")), tmp_path / "made")
-    both = open_corpora(Profile("folder", "T", data=str(tmp_path / "d"), evaluation=str(tmp_path / "e")), tmp_path / "made")
+    both = open_corpora(
+        Profile("folder", "T", data=str(tmp_path / "d"), evaluation=str(tmp_path / "e")), tmp_path / "made"
+    )
     assert list(one) == ["dev"] and list(both) == ["dev", "evaluation"] and not (tmp_path / "made").exists()
 
 
 def test_the_class_table_has_23_rows_in_taxonomy_order(tmp_path):
-    table = describe(read_dataset(folder_of(tmp_path, pd.concat([rows(), rows(1).assign(sound_id="200", confidence="2")]))))
+    table = describe(
+        read_dataset(folder_of(tmp_path, pd.concat([rows(), rows(1).assign(sound_id="200", confidence="2")])))
+    )
     assert table["class"].tolist() == list(CLASSES)
     assert table.loc[0, ["n", "mean_confidence", "uploaders"]].tolist() == [2, 3.5, 1]
     assert table["n"].sum() == 5 and table.loc[22, "n"] == 0
 
 
 def test_texts_are_joined_in_order_without_tags_of_html_and_empty_parts():
-    frame = pd.DataFrame({"title": ["A  b", "", ""], "tags": ["x,y", "", "t"], "description": ["<a href='u'>c</a>\nd", "", ""]})
+    frame = pd.DataFrame(
+        {"title": ["A  b", "", ""], "tags": ["x,y", "", "t"], "description": ["<a href='u'>c</a>\nd", "", ""]}
+    )
     assert join_text(frame) == ["A b. x y. c d", "", "t"]
     assert join_text(frame, ("title",)) == ["A b", "", ""]
 
@@ -232,6 +254,7 @@ def test_the_real_labels_give_the_known_counts(real):
     counts = describe(data).set_index("class")["n"]
     assert len(data.frame) == 10_956 and not data.has_audio
     assert counts.to_dict() == dict(zip(CLASSES, [
-        683, 721, 323, 606, 528, 566, 362, 297, 806, 177, 364, 1211, 201, 279, 975, 166, 652, 297, 208, 391, 207, 719, 217,
+        683, 721, 323, 606, 528, 566, 362, 297, 806, 177, 364, 1211, 201, 279, 975, 166, 652,
+        297, 208, 391, 207, 719, 217,
     ], strict=True))  # fmt: skip
     assert sum(t == "" for t in join_text(data.frame)) == 632

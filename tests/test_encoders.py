@@ -1,4 +1,4 @@
-"""Encoders and extraction: one contract for every encoder; bad clips are named; nothing leaks from test texts."""
+"""Encoders and extraction: one contract for all; bad clips are named; nothing leaks from test texts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def test_any_length_gives_one_finite_unit_vector(name, seconds):
 
 
 @pytest.mark.parametrize("name", AUDIO_ENCODERS)
-@pytest.mark.parametrize("wave", [np.zeros(5000), np.ones(5000), np.full(5000, 1000), np.r_[1, np.zeros(5000)], np.full(9, 1e-30)])
+@pytest.mark.parametrize(
+    "wave", [np.zeros(5000), np.ones(5000), np.full(5000, 1000), np.r_[1, np.zeros(5000)], np.full(9, 1e-30)]
+)
 def test_silence_steps_and_clicks_give_finite_unit_vectors(name, wave):
     x = AUDIO_ENCODERS[name]().encode([wave.astype(np.float32)])
     assert np.isfinite(x).all() and abs(np.linalg.norm(x) - 1) < 1e-6
@@ -103,7 +105,9 @@ def test_fitting_twice_gives_the_same_bytes(name):
 @pytest.mark.parametrize("name", TEXT_ENCODERS)
 def test_words_of_test_texts_never_change_the_training_vectors(name):
     first = embed_texts(name, TEXTS, {"train": TEXTS, "test": ["rain"]}, seed=0)
-    second = embed_texts(name, TEXTS, {"train": TEXTS, "test": ["rain", "xylophone zither", *["thunder rain"] * 50]}, seed=0)
+    second = embed_texts(
+        name, TEXTS, {"train": TEXTS, "test": ["rain", "xylophone zither", *["thunder rain"] * 50]}, seed=0
+    )
     assert first["train"].tobytes() == second["train"].tobytes()
     assert first["test"][0].tobytes() == second["test"][0].tobytes()
 
@@ -173,7 +177,15 @@ def test_bad_files_are_named_and_the_others_kept(tmp_path):
 def corpus(tmp_path, n=4):
     (tmp_path / "audio").mkdir()
     write_clips(tmp_path / "audio", n)
-    frame = pd.DataFrame({"sound_id": [str(i) for i in range(n + 1)], "class": "fx-o", "title": "t", "tags": "", "description": ""})
+    frame = pd.DataFrame(
+        {
+            "sound_id": [str(i) for i in range(n + 1)],
+            "class": "fx-o",
+            "title": "t",
+            "tags": "",
+            "description": "",
+        }
+    )
     frame.to_csv(tmp_path / "metadata.csv", index=False)
     return tmp_path
 
@@ -186,7 +198,10 @@ def test_a_corpus_keeps_rows_and_vectors_aligned_and_lists_the_rest(tmp_path):
     assert frame["sound_id"].tolist() == ["0", "2", "3"] and len(X) == 3
     assert frame["path"].tolist() == [str(folder / "audio" / f"{i}.wav") for i in (0, 2, 3)]
     assert np.array_equal(X[1:2], LogMelEncoder().encode([_wave(folder / "audio" / "2.wav")]))
-    assert failures[["sound_id", "stage"]].to_numpy().tolist() == [["4", "audio file"], ["1", "audio embedding"]]
+    assert failures[["sound_id", "stage"]].to_numpy().tolist() == [
+        ["4", "audio file"],
+        ["1", "audio embedding"],
+    ]
 
 
 def _wave(path):
@@ -199,7 +214,9 @@ def test_a_corpus_without_any_readable_sound_is_one_error(tmp_path):
     folder = corpus(tmp_path)
     for path in (folder / "audio").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(HacError, match="none of the 4 sound files could be read; the first: the file is empty"):
+    with pytest.raises(
+        HacError, match="none of the 4 sound files could be read; the first: the file is empty"
+    ):
         embed_corpus(read_dataset(folder), "logmel", 1)
 
 

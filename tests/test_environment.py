@@ -21,7 +21,11 @@ from hac_utils.runner import NOTEBOOKS
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCK_LINES = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line and not line.startswith("#")]
+LOCK_LINES = [
+    line
+    for line in (ROOT / "requirements.lock").read_text().splitlines()
+    if line and not line.startswith("#")
+]
 PIN = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;#]+)(?P<comment>  # .*)?")
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -64,7 +68,9 @@ def test_every_requirement_is_met_by_exactly_one_pin(extra):
     for requirement in wanted:
         found = [v for name, v in pins() if name == canonicalize_name(requirement.name)]
         assert len(found) == 1, requirement
-        assert requirement.specifier.contains(found[0].public, prereleases=True), f"{requirement} but {found[0]} in the lock"
+        assert requirement.specifier.contains(found[0].public, prereleases=True), (
+            f"{requirement} but {found[0]} in the lock"
+        )
 
 
 def test_the_extra_all_holds_every_extra_but_dist():
@@ -82,12 +88,17 @@ def test_the_lock_has_no_ray_numpy_below_2_and_pyarrow_below_26():
 
 def test_torch_is_one_line_the_cpu_build_and_says_how_to_get_the_gpu_build():
     (line,) = [x for x in LOCK_LINES if re.match(r"torch\b(?![a-z_-])", x)]
-    match = re.fullmatch(r"torch==(\d+\.\d+\.\d+)\+cpu  # CPU build\. GPU: change this one line to torch==(\d+\.\d+\.\d+)", line)
+    match = re.fullmatch(
+        r"torch==(\d+\.\d+\.\d+)\+cpu  # CPU build\. GPU: change this one line to torch==(\d+\.\d+\.\d+)",
+        line,
+    )
     assert match and match[1] == match[2]
 
 
 def test_the_installed_packages_are_those_of_the_lock():
-    installed = {canonicalize_name(d.metadata["Name"]): Version(d.version) for d in importlib.metadata.distributions()}
+    installed = {
+        canonicalize_name(d.metadata["Name"]): Version(d.version) for d in importlib.metadata.distributions()
+    }
     tools = {"pip", "setuptools", "wheel", "uv", canonicalize_name(PROJECT["name"])}
     assert {n: (v, installed.get(n)) for n, v in pins() if installed.get(n) != v} == {}
     assert set(installed) - dict(pins()).keys() - tools == set()
@@ -119,7 +130,17 @@ def test_environment_yml_takes_its_python_packages_from_the_lock_alone():
 
 def test_every_pip_line_of_environment_yml_is_legal_in_a_requirements_file():
     """conda writes these lines to a file for ``pip install -r``, which knows few options."""
-    legal = ("-r", "-e", "-c", "-i", "--index-url", "--extra-index-url", "--find-links", "--no-index", "--prefer-binary")
+    legal = (
+        "-r",
+        "-e",
+        "-c",
+        "-i",
+        "--index-url",
+        "--extra-index-url",
+        "--find-links",
+        "--no-index",
+        "--prefer-binary",
+    )
     (pip,) = [x["pip"] for x in ENVIRONMENT["dependencies"] if isinstance(x, dict)]
     assert [line for line in pip if line.split()[0] not in legal] == []
 
@@ -144,7 +165,9 @@ def test_the_arrows_of_the_makefile_are_those_of_the_runner():
 
 def test_a_notebook_reads_from_earlier_notebooks_only():
     names = list(NOTEBOOKS)
-    assert all(names.index(source) < names.index(name) for name, sources in NOTEBOOKS.items() for source in sources)
+    assert all(
+        names.index(source) < names.index(name) for name, sources in NOTEBOOKS.items() for source in sources
+    )
 
 
 @pytest.fixture(params=BOOKS, ids=[b.stem for b in BOOKS])
@@ -174,7 +197,9 @@ def test_one_cell_is_tagged_parameters_and_holds_literals_only(book):
         values[target.id] = ast.literal_eval(node.value)
     assert all(isinstance(v, (str, int, float, bool, list)) for v in values.values())
     assert {"profile", "name", "data"} <= set(values) and values["profile"] == "demo"
-    assert all(line.count("=") <= 1 for line in tagged[0]["source"].splitlines()), "papermill misreads a second ="
+    assert all(line.count("=") <= 1 for line in tagged[0]["source"].splitlines()), (
+        "papermill misreads a second ="
+    )
 
 
 def test_other_tags_than_parameters_and_hide_input_are_not_used(book):

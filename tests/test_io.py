@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,20 @@ def test_a_failing_flush_to_disk_keeps_the_old_file(name, code, tmp_path, monkey
     assert target.read_bytes() == b"old" and hidden_files(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", ["x.bin", "x.json", "x.csv"])
+def test_a_file_object_that_writes_half_and_then_fails_keeps_the_old_file(name, tmp_path, monkeypatch):
+    class HalfFile(FileIO):
+        def write(self, data):
+            super().write(data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / name).write_bytes(b"old")
+    monkeypatch.setattr(io, "open", HalfFile, raising=False)
+    with pytest.raises(HacError, match="cannot write: No space left"):
+        WRITERS[name](tmp_path / name)
+    assert (tmp_path / name).read_bytes() == b"old" and hidden_files(tmp_path) == []
+
+
 def test_a_write_that_stops_half_way_leaves_neither_a_final_nor_a_temporary_file(tmp_path):
     with pytest.raises(HacError, match="No space left"), io.atomic_path(tmp_path / "a.txt") as tmp:
         tmp.write_text("half")
@@ -120,7 +135,9 @@ def test_a_write_that_stops_half_way_leaves_neither_a_final_nor_a_temporary_file
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), KeyboardInterrupt(), FileNotFoundError(errno.ENOENT, "gone")])
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), KeyboardInterrupt(), FileNotFoundError(errno.ENOENT, "gone")]
+)
 def test_other_errors_of_the_block_pass_through_and_leave_nothing(error, tmp_path):
     with pytest.raises(type(error)), io.atomic_path(tmp_path / "a.txt") as tmp:
         tmp.write_text("half")
@@ -157,10 +174,18 @@ def test_writing_twice_gives_the_same_bytes(name, tmp_path):
 
 
 def test_json_has_sorted_keys_full_precision_and_plain_values(tmp_path):
-    value = {"b": np.float64(0.1) + 0.2, "a": np.arange(2), "p": Path("x/y"), "n": np.int64(3), "t": (True, None)}
+    value = {
+        "b": np.float64(0.1) + 0.2,
+        "a": np.arange(2),
+        "p": Path("x/y"),
+        "n": np.int64(3),
+        "t": (True, None),
+    }
     io.write_json(tmp_path / "x.json", value)
     back = io.read_json(tmp_path / "x.json")
-    assert back == {"a": [0, 1], "b": 0.1 + 0.2, "n": 3, "p": "x/y", "t": [True, None]} and list(back) == sorted(back)
+    assert back == {"a": [0, 1], "b": 0.1 + 0.2, "n": 3, "p": "x/y", "t": [True, None]} and list(
+        back
+    ) == sorted(back)
     with pytest.raises(ValueError):
         io.write_json(tmp_path / "nan.json", {"x": float("nan")})
     assert not (tmp_path / "nan.json").exists()
@@ -216,7 +241,12 @@ def test_a_table_that_cannot_be_read_is_one_error_naming_the_file(name, data, tm
 
 
 def test_a_folder_in_the_place_of_a_file_is_one_error(tmp_path):
-    for name, read in (("d.csv", io.read_table), ("d.parquet", io.read_table), ("d.json", io.read_json), ("d.npy", io.read_npy)):
+    for name, read in (
+        ("d.csv", io.read_table),
+        ("d.parquet", io.read_table),
+        ("d.json", io.read_json),
+        ("d.npy", io.read_npy),
+    ):
         (tmp_path / name).mkdir()
         with pytest.raises(HacError):
             read(tmp_path / name)

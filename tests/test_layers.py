@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -21,16 +22,34 @@ ROWS = [
     "compat audio synth_sources synth_audio synth_text synth_files synth_plan synth datasets splits",
     "encoders extract",
     "fitting heads finetune finetune_text finetune_audio protocol pseudo_labels ensemble",
-    "ambiguity figures labels figures_ambiguity plotting overview submission_meta submission evaluation tables",
+    "ambiguity figures labels figures_ambiguity plotting overview "
+    "submission_meta submission evaluation tables",
     "report runner cli",
 ]
 ORDER = " ".join(ROWS).split()
 
 #: Imported inside functions only.
-HEAVY = {"torch", "torchvision", "torchaudio", "transformers", "laion_clap", "hear21passt", "timm", "papermill"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "transformers",
+    "laion_clap",
+    "hear21passt",
+    "timm",
+    "papermill",
+}
 
 #: Modules that must work where torch is not installed.
-LIGHT = [*" ".join(ROWS[:3]).split(), "datasets", "ambiguity", "plotting", "submission", "evaluation", "tables"]
+LIGHT = [
+    *" ".join(ROWS[:3]).split(),
+    "datasets",
+    "ambiguity",
+    "plotting",
+    "submission",
+    "evaluation",
+    "tables",
+]
 
 FILES = {path.stem: path for path in sorted(PACKAGE.glob("*.py")) if path.stem != "__init__"}
 
@@ -47,7 +66,11 @@ def own_imports(tree: ast.AST) -> set[str]:
                 parts = parts[1:]
             found |= {parts[0]} if parts and parts[0] else {a.name for a in node.names}
         elif isinstance(node, ast.Import):
-            found |= {(a.name.split(".") + ["hac_utils"])[1] for a in node.names if a.name.split(".")[0] == "hac_utils"}
+            found |= {
+                (a.name.split(".") + ["hac_utils"])[1]
+                for a in node.names
+                if a.name.split(".")[0] == "hac_utils"
+            }
     return found - {"__version__"}
 
 
@@ -60,7 +83,9 @@ def run_time_imports(tree: ast.Module) -> set[str]:
             found |= {a.name.split(".")[0] for a in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             found.add(node.module.split(".")[0])
-        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) and not _only_for_types(node):
+        elif not isinstance(
+            node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+        ) and not _only_for_types(node):
             waiting += ast.iter_child_nodes(node)
     return found
 
@@ -120,7 +145,9 @@ def test_heavy_packages_are_imported_inside_functions_only(name):
 
 def test_the_check_for_heavy_packages_looks_into_classes_and_branches_but_not_into_functions():
     assert run_time_imports(ast.parse("class A:\n    import torch.nn")) == {"torch"}
-    assert run_time_imports(ast.parse("try:\n    from torch import nn\nexcept ImportError: pass")) == {"torch"}
+    assert run_time_imports(ast.parse("try:\n    from torch import nn\nexcept ImportError: pass")) == {
+        "torch"
+    }
     assert run_time_imports(ast.parse("def f():\n    import torch")) == set()
     assert run_time_imports(ast.parse("if TYPE_CHECKING:\n    import torch")) == set()
 
@@ -142,14 +169,19 @@ def test_the_light_modules_import_without_torch_and_transformers():
 
 
 def test_importing_any_module_prints_nothing_and_leaves_the_global_state_alone():
-    code = (
-        "import sys, importlib, os, warnings, logging\n"
-        "import numpy as np, matplotlib as mpl\n"
-        "def state(): return (str(mpl.rcParams), np.random.get_state()[1].tolist(), dict(os.environ), os.getcwd(), logging.root.level, len(logging.root.handlers))\n"
-        "before = state()\n"
-        "for name in sys.argv[1:]: importlib.import_module('hac_utils.' + name)\n"
-        "assert state() == before\n"
-    )
+    code = textwrap.dedent("""
+        import importlib, logging, os, sys
+        import matplotlib as mpl, numpy as np
+
+        def state():
+            random = np.random.get_state()[1].tolist()
+            return str(mpl.rcParams), random, dict(os.environ), os.getcwd(), logging.root.handlers[:]
+
+        before = state()
+        for name in sys.argv[1:]:
+            importlib.import_module("hac_utils." + name)
+        assert state() == before
+    """)
     done = python("-c", code, *[n for n in ORDER if n in FILES])
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

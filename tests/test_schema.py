@@ -23,7 +23,9 @@ from hac_utils.taxonomy import CLASSES
 
 def table(n=6, seed=0, system="a", run_seed=0):
     p = np.random.default_rng([seed, n]).dirichlet(np.ones(23), n)
-    return predictions_table([f"{i}" for i in range(n)], p, CLASSES, system=system, seed=run_seed, fold=np.arange(n) % 5)
+    return predictions_table(
+        [f"{i}" for i in range(n)], p, CLASSES, system=system, seed=run_seed, fold=np.arange(n) % 5
+    )
 
 
 def test_a_table_has_keys_then_the_classes_in_taxonomy_order():
@@ -36,7 +38,9 @@ def test_a_table_has_keys_then_the_classes_in_taxonomy_order():
 def test_columns_in_another_order_mean_the_same():
     t, order = table(), np.random.default_rng(1).permutation(23)
     shuffled = [CLASSES[i] for i in order]
-    again = predictions_table(t["sound_id"], proba_of(t)[:, order], shuffled, system="a", seed=0, fold=t["fold"].to_numpy())
+    again = predictions_table(
+        t["sound_id"], proba_of(t)[:, order], shuffled, system="a", seed=0, fold=t["fold"].to_numpy()
+    )
     pd.testing.assert_frame_equal(again, t)
     pd.testing.assert_frame_equal(validate_predictions(t[[*reversed(KEYS), *shuffled]]), t)
 

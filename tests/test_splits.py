@@ -134,12 +134,16 @@ def test_small_classes_lower_the_folds_with_a_note(per_class, k):
     frame = corpus(per_class)
     split, notes = official5(frame)
     assert split["fold"].nunique() == k
-    assert notes == ([] if k == 5 else [f"folds lowered from 5 to {k}: the smallest class has {per_class} clips"])
+    assert notes == (
+        [] if k == 5 else [f"folds lowered from 5 to {k}: the smallest class has {per_class} clips"]
+    )
     assert sorted(split.loc[split["part"] == "test", "sound_id"]) == sorted(frame["sound_id"])
 
 
 def test_a_class_with_one_clip_still_gives_two_folds():
-    frame = pd.concat([corpus(4, 3), corpus(1, 1).assign(sound_id="9", **{"class": "ss-s"})], ignore_index=True)
+    frame = pd.concat(
+        [corpus(4, 3), corpus(1, 1).assign(sound_id="9", **{"class": "ss-s"})], ignore_index=True
+    )
     split, notes = official5(frame)
     assert split["fold"].nunique() == 2 and "smallest class has 1" in notes[0]
 
