@@ -51,10 +51,10 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo "installing the environment into $(VENV) (once, about 2-4 minutes)"
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/python -m pip install -q --no-deps '$(TORCH)' 2>/dev/null \
-	  || $(VENV)/bin/python -m pip install -q --no-deps '$(TORCH)' --index-url https://download.pytorch.org/whl/cpu
-	@$(VENV)/bin/python -m pip install -q --no-deps -r requirements.lock
-	@$(VENV)/bin/python -m pip install -q --no-deps -e .
+	@$(VENV)/bin/python -m pip install -qq --no-deps '$(TORCH)' 2>/dev/null \
+	  || $(VENV)/bin/python -m pip install -qq --no-deps '$(TORCH)' --index-url https://download.pytorch.org/whl/cpu
+	@$(VENV)/bin/python -m pip install -qq --no-deps -r requirements.lock
+	@$(VENV)/bin/python -m pip install -qq --no-deps -e .
 	@$(VENV)/bin/python -m pip check
 	@touch $@
 
