@@ -1,13 +1,8 @@
 """Heterogeneous audio classification with frozen audio-language embeddings (DCASE 2026 Task 1).
 
-The modules form one order, read left to right; each imports only what stands before it
-(``tests/test_layers.py`` holds the list):
-
-| errors, taxonomy, paths, config | io, schema, results | metrics, stats |
-| compat, audio, synth, datasets, splits | encoders, extract | heads, finetune, pseudo_labels, ensemble |
-| ambiguity, plotting, submission | tables, report, runner, cli |
-
-Nothing happens on import.
+The modules form one order, from what exists (errors, taxonomy, config) over files, metric, data,
+embeddings, models and findings to people and processes (report, runner, cli). Each imports only
+what stands before it; ``tests/test_layers.py`` holds the list. Nothing happens on import.
 """
 
 __version__ = "0.1.0"

@@ -24,10 +24,11 @@ class CorpusSettings:
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """Folds, and the seed of the official baseline's splits."""
+    """Folds, the seed of the official baseline's splits, and a split table of your own in place of `fixed`."""
 
     folds: int = 5
     seed: int = 1821
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class Profile:
     kind: str
     title: str
     synthetic: bool = False
+    records: list[str] = field(default_factory=lambda: ["bsd10k"])
     data: str = ""
     noisy: str = ""
     evaluation: str = ""
@@ -119,9 +121,9 @@ class Profile:
 
 
 _CHOICES = {
-    "kind": ("demo", "folder"),
-    "audio_encoder": ("logmel",),
-    "text_encoder": ("tfidf",),
+    "kind": ("demo", "folder", "records"),
+    "audio_encoder": ("logmel", "clap-provided"),
+    "text_encoder": ("tfidf", "clap-provided"),
 }
 
 

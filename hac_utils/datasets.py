@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from . import synth
+from . import fetch, synth
 from .audio import SUFFIXES
 from .config import Profile
-from .errors import HacError, first_few
-from .io import read_table
-from .taxonomy import CLASS_IDX, CLASSES, is_leftover
+from .errors import HacError
+from .metadata import COLUMNS, TEXT_COLUMNS, find_metadata, read_metadata
+from .taxonomy import CLASSES
 
-COLUMNS = ["sound_id", "class", "class_idx", "class_top", "confidence", "uploader", "license", "title", "tags", "description"]
-TEXT_COLUMNS = ["title", "tags", "description"]
-NEEDED = ["sound_id", "class", *TEXT_COLUMNS]
+__all__ = ["COLUMNS", "TEXT_COLUMNS", "Dataset", "describe", "find_audio", "find_metadata", "join_text", "open_corpora", "read_dataset", "read_metadata"]
+
+
+#: what a record is for in a run
+ROLES = {"bsd10k": "dev", "bsd35k": "noisy", "eval": "evaluation"}
 
 
 @dataclass(frozen=True)
@@ -43,94 +45,6 @@ class Dataset:
     @property
     def has_audio(self) -> bool:
         return bool(self.audio)
-
-
-def find_metadata(folder: Path | str) -> Path:
-    """The metadata table of a dataset folder: ``metadata/*_metadata.csv``, ``metadata.csv``, or ``metadata/metadata.csv``."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise HacError("no such folder", str(folder), "give a dataset folder in the BSD10k layout: DATA=path/to/folder")
-    found = sorted((folder / "metadata").glob("*_metadata.csv")) or [p for p in (folder / "metadata.csv", folder / "metadata" / "metadata.csv") if p.is_file()]
-    if not found:
-        raise HacError("no metadata table in the dataset folder", str(folder), "put it at metadata/NAME_metadata.csv or metadata.csv (columns: " + ", ".join(COLUMNS) + ")")
-    if len(found) > 1:
-        raise HacError(f"more than one metadata table: {first_few([p.name for p in found])}", str(folder / "metadata"), "keep one")
-    return found[0]
-
-
-def _class_codes(frame: pd.DataFrame, where: str) -> pd.Series:
-    """The class column, checked: a second-level code or one of the leftovers that are dropped later."""
-    codes = frame["class"].str.strip()
-    unknown = ~codes.isin(CLASSES) & ~codes.map(is_leftover)
-    if unknown.any():
-        rows = [f"row {i + 2}: sound_id {frame['sound_id'][i]}, class {codes[i]!r}" for i in np.flatnonzero(unknown)]
-        raise HacError(f"unknown classes in {first_few(rows)}", f"{where}, column class", "use the 23 second-level BST codes: " + ", ".join(CLASSES))
-    return codes
-
-
-def read_metadata(path: Path | str) -> tuple[pd.DataFrame, list[str]]:
-    """Read and check a metadata table.
-
-    Returns
-    -------
-    frame : canonical columns; clips with ``-other`` and family-only codes are dropped
-    notes : what was dropped or filled in
-
-    Raises
-    ------
-    HacError
-        A column is missing, an id is empty or double, a class is unknown, a confidence is not 1–5.
-    """
-    where = str(path)
-    frame = read_table(path)
-    frame.columns = [str(c).strip() for c in frame.columns]
-    twice = sorted(set(frame.columns[frame.columns.duplicated()]))
-    if twice:
-        raise HacError(f"columns that appear twice: {first_few(twice)}", where, "keep one column of each name")
-    unlabelled = "anonymous_id" in frame.columns and "class" not in frame.columns
-    if "anonymous_id" in frame.columns and "sound_id" not in frame.columns:
-        frame = frame.rename(columns={"anonymous_id": "sound_id"})
-    needed = [c for c in NEEDED if not (unlabelled and c == "class")]
-    missing = [c for c in needed if c not in frame.columns]
-    if missing:
-        raise HacError(f"the metadata lacks the columns {first_few(missing)}", where, "columns found: " + ", ".join(map(str, frame.columns)))
-    if frame.empty:
-        raise HacError("the metadata has no rows", where, "give a table with one row per sound")
-    frame = frame.astype(object).where(frame.notna(), "").astype(str).reset_index(drop=True)
-    frame["sound_id"] = frame["sound_id"].str.strip()
-    empty = frame["sound_id"] == ""
-    if empty.any():
-        raise HacError(f"empty sound_id in rows {first_few((np.flatnonzero(empty) + 2).tolist())}", f"{where}, column sound_id", "give every clip an id")
-    double = frame["sound_id"].duplicated()
-    if double.any():
-        raise HacError(f"duplicate sound_id {first_few(sorted(set(frame.loc[double, 'sound_id'])))}", f"{where}, column sound_id", "keep one row per clip")
-    odd = frame["sound_id"].str.contains(r"[/\\\x00-\x1f]|^\.{1,2}$", regex=True)
-    if odd.any():
-        raise HacError(f"sound_id that cannot be a file name: {first_few([ascii(i) for i in frame.loc[odd, 'sound_id']])}", f"{where}, column sound_id", "ids must not contain path separators")
-
-    notes = []
-    for column in COLUMNS:
-        if column not in frame.columns:
-            frame[column] = ""
-    if unlabelled:
-        frame["class"] = ""
-    else:
-        frame["class"] = _class_codes(frame, where)
-        leftover = frame["class"].map(is_leftover)
-        if leftover.any():
-            notes.append(f"{int(leftover.sum())} clips with -other or family-only codes left out, as the official preparation does")
-            frame = frame[~leftover].reset_index(drop=True)
-            if frame.empty:
-                raise HacError("only -other and family-only classes in the metadata", where, "give clips with second-level classes")
-    confidence = pd.to_numeric(frame["confidence"].replace("", np.nan), errors="coerce")
-    wrong = (confidence.isna() & (frame["confidence"] != "")) | (confidence < 1) | (confidence > 5)
-    if wrong.any():
-        rows = [f"sound_id {frame['sound_id'][i]}: {frame['confidence'][i]!r}" for i in np.flatnonzero(wrong)]
-        raise HacError(f"confidence that is not 1 to 5: {first_few(rows)}", f"{where}, column confidence", "use 1 … 5, or leave it empty")
-    frame["confidence"] = confidence.astype("float64")
-    frame["class_idx"] = frame["class"].map(CLASS_IDX).fillna(-1).astype("int64")
-    frame["class_top"] = frame["class"].str.split("-").str[0]
-    return frame[COLUMNS], notes
 
 
 def find_audio(folder: Path | str, ids: list[str]) -> dict[str, Path]:
@@ -176,15 +90,19 @@ def read_dataset(folder: Path | str, name: str = "") -> Dataset:
 def open_corpora(profile: Profile, generated: Path) -> dict[str, Dataset]:
     """The corpora of a run by role: "dev" always, "noisy" and "evaluation" where there are any.
 
-    The demo profile makes its corpus under `generated` first.
+    The demo profile makes its corpus under `generated` first; a records profile fetches what is not in
+    the cache yet (metadata and embeddings, never sounds), unless a folder is given.
     """
     if profile.kind == "demo":
         c = profile.corpus
         synth.generate(generated, clips=c.clips, noisy=c.noisy, evaluation=c.evaluation, seed=c.seed, workers=profile.workers)
         folders = {"dev": generated / "BSD10k", "noisy": generated / "BSD35k-CS", "evaluation": generated / "eval"}
     else:
-        folders = {"dev": Path(profile.data), "noisy": Path(profile.noisy), "evaluation": Path(profile.evaluation)}
-        folders = {role: f for role, f in folders.items() if getattr(profile, "data" if role == "dev" else role)}
+        given = {"dev": profile.data, "noisy": profile.noisy, "evaluation": profile.evaluation}
+        folders = {role: Path(folder) for role, folder in given.items() if folder}
+        if profile.kind == "records" and "dev" not in folders:
+            fetched = fetch.get(profile.records)
+            folders = {ROLES[name]: folder for name, folder in fetched.items()} | folders
     return {role: read_dataset(folder) for role, folder in folders.items()}
 
 
@@ -197,7 +115,7 @@ def describe(dataset: Dataset) -> pd.DataFrame:
     return out.rename_axis("class").reset_index()
 
 
-def join_text(frame: pd.DataFrame, fields: tuple[str, ...] = ("title", "tags", "description")) -> list[str]:
+def join_text(frame: pd.DataFrame, fields: Sequence[str] = TEXT_COLUMNS) -> list[str]:
     """One text per clip: the fields in this order, HTML tags removed, tags' commas as spaces; "" when all are empty."""
     parts = []
     for column in fields:

@@ -133,7 +133,7 @@ def read_table(path: Path | str) -> pd.DataFrame:
         frame = pd.read_csv(path, sep="\t" if suffix == ".tsv" else ",", dtype=str, keep_default_na=False, encoding="utf-8-sig")
         if not isinstance(frame.index, pd.RangeIndex):  # pandas would take the first fields as row names
             raise HacError("the rows have more fields than the header", str(path), "name every column, and quote cells that hold a comma")
-        return frame.fillna("")  # a row that ends early
+        return frame
     except HacError:
         raise
     except pd.errors.EmptyDataError:

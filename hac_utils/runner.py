@@ -90,6 +90,11 @@ class Run:
     def write_predictions(self, name: str, frames: Sequence[pd.DataFrame]) -> None:
         write_predictions(self._out(self.paths.predictions / f"{name}.parquet"), pd.concat(frames, ignore_index=True))
 
+    def text(self, split: str, fold: int, role: str) -> np.ndarray:
+        """Text vectors of a corpus: one array for a frozen encoder, else the one fitted on this fold's training part."""
+        frozen = self.paths.embeddings / f"text_{role}.npy"
+        return self.array(frozen.stem if frozen.exists() else f"text_{split}_{fold}_{role}")
+
     def split(self, name: str) -> pd.DataFrame:
         return read_table(self._in(self.paths.splits / f"{name}.parquet"))
 
@@ -217,7 +222,7 @@ def load_profile(profile: str, *, data: str = "", name: str = "") -> tuple[Profi
         if settings.kind == "demo":
             raise HacError(f"profile {profile!r} makes its own corpus and takes no data folder", f"DATA={data}", f"make report PROFILE=folder DATA={data}")
         settings = dataclasses.replace(settings, data=str((root / data).resolve()))
-    if settings.kind == "folder":
+    if settings.kind == "folder" or settings.data:
         if not settings.data:
             raise HacError(f"profile {profile!r} needs a dataset folder", f"configs/{profile}.yaml", "make report PROFILE=folder NAME=mine DATA=path/to/folder")
         find_metadata(settings.data)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit
 
 from .errors import HacError, first_few
-from .io import sha256_text
+from .io import read_table, sha256_text
 
 
 @dataclass(frozen=True)
@@ -79,24 +80,85 @@ def official5(frame: pd.DataFrame, *, folds: int = 5, seed: int = 1821) -> tuple
     return pd.concat(tables, ignore_index=True), notes
 
 
+def _affordable(frame: pd.DataFrame, folds: int, groups: np.ndarray) -> int:
+    """How many uploader-disjoint folds the smallest class and the number of uploaders allow, at least 2."""
+    smallest, uploaders = _smallest(frame), len(set(groups))
+    if uploaders < 2:
+        raise HacError("all clips have the same uploader: an uploader-disjoint split is not possible", "column uploader", "leave the column empty to treat every clip as its own uploader")
+    return max(2, min(folds, smallest, uploaders))
+
+
+def _grouped(k: int, seed: int, ids: np.ndarray, y: np.ndarray, groups: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # classes smaller than k
+        return list(StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(ids, y, groups))
+
+
 def fixed(frame: pd.DataFrame, *, folds: int = 5, seed: int = 1821) -> tuple[pd.DataFrame, list[str]]:
     """The report's fixed split: fold 0 of StratifiedGroupKFold by uploader; no uploader on both sides."""
     y, ids, groups = frame["class"].to_numpy(), frame["sound_id"].to_numpy(), _groups(frame)
-    smallest = _smallest(frame)
-    k = max(2, min(folds, smallest, len(set(groups))))
-    notes = [] if k == folds else [f"the fixed split holds out 1/{k} instead of 1/{folds}: the smallest class has {smallest} clips, and there are {len(set(groups))} uploaders"]
-    if len(set(groups)) < 2:
-        raise HacError("all clips have the same uploader: an uploader-disjoint split is not possible", "column uploader", "leave the column empty to treat every clip as its own uploader")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        train, val = next(StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(ids, y, groups))
+    k = _affordable(frame, folds, groups)
+    notes = [] if k == folds else [f"the fixed split holds out 1/{k} instead of 1/{folds}: the smallest class has {_smallest(frame)} clips, and there are {len(set(groups))} uploaders"]
+    train, val = next(iter(_grouped(k, seed, ids, y, groups)))
     lost = sorted(set(y[val]) - set(y[train]))
     if lost:
         notes.append(f"classes only in the held-out part of the fixed split, so never learned there: {first_few(lost, 23)}")
     return _rows(0, ids, train=train, val=val), notes
 
 
-PROTOCOLS = {"official5": official5, "fixed": fixed}
+def uploader5(frame: pd.DataFrame, *, folds: int = 5, seed: int = 1821) -> tuple[pd.DataFrame, list[str]]:
+    """Uploader-disjoint cross-validation: no uploader on both sides of a fold, nor of its inner validation."""
+    y, ids, groups = frame["class"].to_numpy(), frame["sound_id"].to_numpy(), _groups(frame)
+    k = _affordable(frame, folds, groups)
+    notes = [] if k == folds else [f"uploader-disjoint folds lowered from {folds} to {k}"]
+    tables = []
+    for fold, (rest, test) in enumerate(_grouped(k, seed, ids, y, groups)):
+        inner = min(5, len(set(groups[rest])), np.unique(y[rest], return_counts=True)[1].max())
+        train, val = next(iter(_grouped(inner, seed, ids[rest], y[rest], groups[rest]))) if inner > 1 else (np.arange(len(rest)), np.array([], int))
+        tables.append(_rows(fold, ids, train=rest[train], val=rest[val], test=test))
+    return pd.concat(tables, ignore_index=True), notes
+
+
+PROTOCOLS = {"official5": official5, "fixed": fixed, "uploader5": uploader5}
+
+PARTS = ("train", "val", "test")
+
+
+def read_split(path: Path | str, frame: pd.DataFrame) -> pd.DataFrame:
+    """Read a split table of the user's own: columns fold, sound_id, part ("train", "val" or "test").
+
+    Raises
+    ------
+    HacError
+        A column is missing, a part is unknown, an id is not in `frame` or twice in one fold, a fold
+        lacks a training part or has nothing to score.
+    """
+    where = str(path)
+    split = read_table(path)
+    missing = [c for c in ("fold", "sound_id", "part") if c not in split.columns]
+    if missing:
+        raise HacError(f"the split lacks the columns {first_few(missing)}", where, "columns: fold, sound_id, part")
+    if split.empty:
+        raise HacError("the split has no rows", where, "one row per fold and clip")
+    split = split[["fold", "sound_id", "part"]].astype(str)
+    fold = pd.to_numeric(split["fold"], errors="coerce")
+    if fold.isna().any() or (fold % 1 != 0).any():
+        raise HacError(f"folds that are not whole numbers: {first_few(sorted(set(split['fold'][fold.isna() | (fold % 1 != 0)])))}", f"{where}, column fold", "number the folds 0, 1, 2 …")
+    split["fold"] = fold.astype("int64")
+    odd = sorted(set(split["part"]) - set(PARTS))
+    if odd:
+        raise HacError(f"unknown parts {first_few(odd)}", f"{where}, column part", "use train, val and test")
+    unknown = sorted(set(split["sound_id"]) - set(frame["sound_id"]))
+    if unknown:
+        raise HacError(f"clips that the data set lacks: {first_few(unknown)}", f"{where}, column sound_id", "does the split belong to this data set?")
+    double = split.duplicated(["fold", "sound_id"])
+    if double.any():
+        raise HacError(f"clips twice in one fold: {first_few(split.loc[double, 'sound_id'].tolist())}", where, "a clip is in one part of a fold")
+    for number, rows in split.groupby("fold"):
+        parts = set(rows["part"])
+        if "train" not in parts or not parts & {"val", "test"}:
+            raise HacError(f"fold {number} has only {first_few(sorted(parts))}", where, "every fold needs train rows, and val or test rows to score")
+    return split.sort_values(["fold", "part", "sound_id"], kind="stable").reset_index(drop=True)
 
 
 def folds_of(split: pd.DataFrame, frame: pd.DataFrame) -> Iterator[Fold]:

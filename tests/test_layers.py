@@ -19,7 +19,8 @@ ROWS = [
     "errors taxonomy paths config",
     "io schema results",
     "metrics stats",
-    "compat audio synth_sources synth_audio synth_text synth_files synth_plan synth datasets splits",
+    "compat audio synth_sources synth_audio synth_text synth_files synth_plan synth "
+    "records unpack fetch metadata features datasets splits",
     "encoders extract",
     "fitting heads finetune finetune_text finetune_audio protocol pseudo_labels ensemble",
     "ambiguity figures labels figures_ambiguity plotting overview "

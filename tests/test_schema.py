@@ -114,6 +114,9 @@ def test_rounding_noise_in_the_sums_passes():
     t = table()
     t[list(CLASSES)] *= 1 + 9e-4
     validate_predictions(t)
+    t.loc[3, list(CLASSES)] *= 1 + 2e-4
+    with pytest.raises(HacError, match=r"1 \(3\); the first sums to 1.0011"):
+        validate_predictions(t)
 
 
 def test_the_mean_over_seeds_averages_each_clip_of_each_system():

@@ -8,7 +8,17 @@ import pytest
 
 from hac_utils.datasets import read_dataset
 from hac_utils.errors import HacError
-from hac_utils.splits import PROTOCOLS, fixed, folds_of, official5, split_hash, uploader_leakage
+from hac_utils.io import write_csv, write_parquet
+from hac_utils.splits import (
+    PROTOCOLS,
+    fixed,
+    folds_of,
+    official5,
+    read_split,
+    split_hash,
+    uploader5,
+    uploader_leakage,
+)
 from hac_utils.taxonomy import CLASSES
 
 FIRST_TEST_IDS = [
@@ -84,6 +94,20 @@ def test_unknown_uploaders_of_the_real_labels_land_on_both_sides(bsd10k):
     (fold,) = folds_of(split, bsd10k)
     unknown = bsd10k["uploader"].to_numpy() == ""
     assert unknown[fold.train].any() and unknown[fold.val].any()
+
+
+def test_uploader_disjoint_folds_of_the_real_labels_test_every_clip_once_without_leakage(bsd10k):
+    split, notes = uploader5(bsd10k)
+    assert notes == [] and sorted(split.loc[split["part"] == "test", "sound_id"]) == sorted(
+        bsd10k["sound_id"]
+    )
+    assert uploader_leakage(split, bsd10k) == 0
+    uploader = bsd10k["uploader"].to_numpy()
+    for fold in folds_of(split, bsd10k):
+        assert not (set(uploader[fold.train]) & set(uploader[fold.val])) - {""}
+        assert len(fold.train) + len(fold.val) + len(fold.scored) == 10_956
+    first = set(next(folds_of(split, bsd10k)).scored)
+    assert first == set(next(folds_of(fixed(bsd10k)[0], bsd10k)).val)
 
 
 # any data ----------------------------------------------------------------------------------------
@@ -185,7 +209,8 @@ def test_any_small_table_gives_full_parts_or_one_error():
             except HacError:
                 continue
             for fold in folds_of(split, frame):
-                assert len(fold.train) and len(fold.val) and len(fold.scored)
+                assert len(fold.train) and len(fold.scored)
+                assert len(fold.val) or make is uploader5  # one uploader left: nothing to validate on
                 assert not set(fold.train) & (set(fold.val) | set(fold.scored))
 
 
@@ -201,3 +226,40 @@ def test_rows_follow_the_table_in_whatever_order_it_is():
     turned = frame.iloc[::-1].reset_index(drop=True)
     for a, b in zip(folds_of(split, frame), folds_of(split, turned), strict=True):
         assert set(frame["sound_id"].iloc[a.train]) == set(turned["sound_id"].iloc[b.train])
+
+
+# a split of the user's own -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("write", "name"), [(write_csv, "s.csv"), (write_parquet, "s.parquet")])
+@pytest.mark.parametrize("make", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_a_split_read_back_from_a_file_is_the_same_split(make, write, name, tmp_path):
+    frame = corpus()
+    split, _ = make(frame)
+    write(tmp_path / name, split.sample(frac=1, random_state=0))
+    back = read_split(tmp_path / name, frame)
+    assert split_hash(back) == split_hash(split) and back["fold"].dtype == "int64"
+    for a, b in zip(folds_of(split, frame), folds_of(back, frame), strict=True):
+        assert np.array_equal(a.train, b.train) and np.array_equal(a.scored, b.scored)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.drop(columns="part"), "part"),
+        (lambda s: s.head(0), "no rows"),
+        (lambda s: s.replace({"part": {"test": "tset"}}), "tset"),
+        (lambda s: s.assign(fold="one"), "one"),
+        (lambda s: s.assign(fold=0.5), "0.5"),
+        (lambda s: s.replace({"sound_id": {"1003": "77"}}), "77"),
+        (lambda s: pd.concat([s, s.head(1)]), "twice"),
+        (lambda s: s[s["part"] != "train"], "has only"),
+        (lambda s: s[s["part"] == "train"], "has only"),
+    ],
+)
+def test_a_broken_split_file_is_one_error_that_names_it(change, message, tmp_path):
+    frame = corpus()
+    write_csv(tmp_path / "s.csv", change(official5(frame)[0]))
+    with pytest.raises(HacError, match=message) as e:
+        read_split(tmp_path / "s.csv", frame)
+    assert "s.csv" in e.value.where and e.value.fix
