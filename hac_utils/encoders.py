@@ -1,8 +1,11 @@
 """The encoders that need no download, behind the interface that CLAP will use.
 
-An encoder has ``name``, ``dim`` and ``encode(batch) -> float32 (n, dim)``, rows of unit L2 norm.
-An audio encoder also has ``sample_rate`` and takes waveforms; a text encoder takes strings and has
-``fit(texts)`` (only the training part of a fold; nothing to do for a frozen one).
+An encoder has ``name``, ``dim``, ``encode(batch) -> float32 (n, dim)``, rows of unit L2 norm, and
+``settings()``: all that a vector depends on beside its input, as JSON, the weights by their SHA-256.
+An audio encoder also has ``sample_rate`` and ``window`` (what it does with short and long clips, in a
+sentence), and ``encode(batch, ids)`` takes waveforms and sound ids; only an encoder that draws random
+parts of a clip needs the ids, to seed the draw. A text encoder takes strings. One that is fitted, on
+the training part of a fold only, has ``fit(texts)``.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ class LogMelEncoder:
     name = "logmel"
     dim = DIM
     sample_rate = 32_000
+    window = "the whole clip; clips below one frame (32 ms) are zero-padded to it"
     n_fft, hop, n_mels, floor_db = 1024, 320, 64, -80.0
     #: fixed centre and spread (dB) of the eight statistics
     _centre = np.array([-40.0, 8.0, -50.0, -40.0, -30.0, 3.0, 20.0, 0.0])
@@ -59,9 +63,23 @@ class LogMelEncoder:
         # librosa's filters have unit area per Hz; x n_fft bins keeps a full-scale sine near 0 dB
         return (10 * np.log10(np.maximum(mel * self.n_fft, 10 ** (self.floor_db / 10)))).T.astype(np.float32)
 
-    def encode(self, batch: Sequence[np.ndarray]) -> np.ndarray:
+    def encode(self, batch: Sequence[np.ndarray], ids: Sequence[str] | None = None) -> np.ndarray:
         """Waveforms, each float32 (n,) at `sample_rate`, to (len(batch), 512)."""
         return unit_rows(np.stack([self._statistics(self.spectrogram(a)) for a in batch]))
+
+    def settings(self) -> dict:
+        """What a vector depends on, beside the waveform."""
+        return {
+            "encoder": self.name,
+            "version": 1,
+            "sample_rate": self.sample_rate,
+            "n_fft": self.n_fft,
+            "hop": self.hop,
+            "n_mels": self.n_mels,
+            "floor_db": self.floor_db,
+            "centre": self._centre.tolist(),
+            "spread": self._spread.tolist(),
+        }
 
     def _statistics(self, db: np.ndarray) -> np.ndarray:
         p10, p50, p90 = np.percentile(db, [10, 50, 90], axis=1)
@@ -119,6 +137,10 @@ class TfidfEncoder:
             reduced = self.svd_.transform(tfidf)
             out[:, : reduced.shape[1]] = reduced
         return unit_rows(out)
+
+    def settings(self) -> dict:
+        """What a vector depends on, beside its text and the texts of `fit`."""
+        return {"encoder": self.name, "version": 1, "seed": self.seed, "words": [1, 2], "characters": [2, 5]}
 
 
 AUDIO_ENCODERS = {"logmel": LogMelEncoder}

@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from .audio import failures_table
-from .errors import HacError, first_few
+from .errors import HacError
 from .io import read_npy, read_table, write_npy, write_parquet
 from .metadata import releases
 
@@ -53,21 +54,32 @@ def _pack_files(folder: Path | str, kind: str) -> tuple[Path, Path]:
     return base / f"clap_{kind}.npy", base / f"clap_{kind}.parquet"
 
 
-def list_source(folder: Path | str, kind: str) -> pd.DataFrame:
-    """The loose files as a table (sound_id, size, mtime_ns), sorted by id; empty when there is no such folder."""
+def _scan(folder: Path | str, kind: str) -> list[tuple[str, int, int]]:
+    """(sound_id, size, mtime_ns) of the loose files, sorted; a link that leads nowhere has size -1."""
     source, rows = source_folder(folder, kind), []
-    if source.is_dir():
-        with os.scandir(source) as entries:
+    if not source.is_dir():
+        return rows
+    fd = os.open(source, os.O_RDONLY)  # looking files up from here is faster than by their whole path
+    try:
+        with os.scandir(fd) as entries:
             for entry in entries:
                 if entry.name.endswith(".npy") and not entry.name.startswith("."):
                     try:
                         s = entry.stat()
-                    except OSError:  # a link that leads nowhere
+                    except OSError:
                         rows.append((entry.name[:-4], -1, 0))
                     else:
                         rows.append((entry.name[:-4], s.st_size, s.st_mtime_ns))
+    finally:
+        os.close(fd)
     rows.sort()
-    return pd.DataFrame(rows, columns=["sound_id", "size", "mtime_ns"]).astype({"sound_id": "str", "size": "int64", "mtime_ns": "int64"})
+    return rows
+
+
+def list_source(folder: Path | str, kind: str) -> pd.DataFrame:
+    """The loose files as a table (sound_id, size, mtime_ns), sorted by id; empty when there is no such folder."""
+    rows = pd.DataFrame(_scan(folder, kind), columns=["sound_id", "size", "mtime_ns"])
+    return rows.astype({"sound_id": "str", "size": "int64", "mtime_ns": "int64"})
 
 
 def _read_one(path: str) -> tuple[np.ndarray | None, str]:
@@ -108,9 +120,11 @@ def read_loose(folder: Path | str, kind: str, ids: Sequence[str]) -> tuple[list[
     source = str(source_folder(folder, kind))
     X, kept, bad = np.empty((len(ids), DIM), np.float32), [], {}
     chunks = [ids[i : i + _CHUNK] for i in range(0, len(ids), _CHUNK)]
-    with ThreadPoolExecutor(_THREADS) as pool:
+    bar = tqdm(total=len(ids), desc=f"read {kind} embeddings", unit="file", disable=None, mininterval=1.0)
+    with ThreadPoolExecutor(_THREADS) as pool, bar:
         results = pool.map(lambda chunk: [_read_one(f"{source}/{i}.npy") for i in chunk], chunks)
         for chunk, done in zip(chunks, results, strict=True):
+            bar.update(len(chunk))
             for sound_id, (vector, reason) in zip(chunk, done, strict=True):
                 if vector is None:
                     bad[sound_id] = reason
@@ -171,8 +185,30 @@ def load(folder: Path | str, ids: Sequence[str], kind: str) -> tuple[list[str], 
         log.info("packing %s embeddings of %s: %s", kind, folder, found)
         return pack(folder, ids, kind)
     index, X = found
-    _refuse_strangers(folder, kind, ids, set(index["sound_id"]))
+    _refuse_strangers(folder, kind, ids, set(index["sound_id"].tolist()))
     return _select(folder, kind, index, X, ids)
+
+
+def inspect(folder: Path | str, ids: Sequence[str], kind: str) -> tuple[list[str], np.ndarray, pd.DataFrame, list[str]]:
+    """What :func:`load` would give, and the ids of embeddings that are in none of `ids`. Nothing is written."""
+    if source_folder(folder, kind).is_dir():
+        index = list_source(folder, kind)
+        _refuse_strangers(folder, kind, ids, set(index["sound_id"]))
+        kept, X, bad = read_loose(folder, kind, index["sound_id"][index["sound_id"].isin(set(ids))].tolist())
+        row = {i: k for k, i in enumerate(kept)}
+        index = index.assign(row=[row.get(i, -1) for i in index["sound_id"]], reason=[bad.get(i, "") for i in index["sound_id"]])
+    else:
+        found = read_pack(folder, kind)
+        if isinstance(found, str):
+            raise HacError(f"no {kind} embeddings here: {found}", str(source_folder(folder, kind)), "unpack features.zip into the dataset folder")
+        index, X = found
+        _refuse_strangers(folder, kind, ids, set(index["sound_id"]))
+    return *_select(folder, kind, index, X, ids), sorted(set(index["sound_id"]) - set(ids))
+
+
+def has_embeddings(folder: Path | str, kind: str) -> bool:
+    """There are single files or a pack to read; they may still be bad."""
+    return source_folder(folder, kind).is_dir() or all(p.is_file() for p in _pack_files(folder, kind))
 
 
 def read_pack(folder: Path | str, kind: str) -> tuple[pd.DataFrame, np.ndarray] | str:
@@ -196,17 +232,20 @@ def read_pack(folder: Path | str, kind: str) -> tuple[pd.DataFrame, np.ndarray] 
         if zlib.crc32(np.ascontiguousarray(X[rows[k]])) != crc[k]:
             return "the pack is damaged"
     if source_folder(folder, kind).is_dir():
-        now = list_source(folder, kind)
-        if len(now) != len(index) or any(not np.array_equal(now[c].to_numpy(), index[c].to_numpy()) for c in now.columns):
+        if _scan(folder, kind) != list(zip(index["sound_id"].tolist(), index["size"].tolist(), index["mtime_ns"].tolist(), strict=True)):
             return "the single files changed"
     return index, X
 
 
 def _select(folder: Path | str, kind: str, index: pd.DataFrame, X: np.ndarray, ids: Sequence[str]) -> tuple[list[str], np.ndarray, pd.DataFrame]:
-    row = dict(zip(index["sound_id"], index["row"].tolist(), strict=True))
-    reason = dict(zip(index["sound_id"], index["reason"], strict=True))
+    names = index["sound_id"].tolist()
+    row = dict(zip(names, index["row"].tolist(), strict=True))
     kept = [i for i in ids if row.get(i, -1) >= 0]
-    failures = failures_table([(i, f"{kind} embedding", reason.get(i, f"no file {KINDS[kind]}/{i}.npy")) for i in ids if row.get(i, -1) < 0])
+    if len(kept) == len(ids):
+        failures = failures_table([])
+    else:
+        reason = dict(zip(names, index["reason"].tolist(), strict=True))
+        failures = failures_table([(i, f"{kind} embedding", reason.get(i, f"no file {KINDS[kind]}/{i}.npy")) for i in ids if row.get(i, -1) < 0])
     if not kept:
         first = failures.iloc[0]
         raise HacError(f"none of the {len(ids)} clips has a usable {kind} embedding; the first: {first['reason']}", f"{source_folder(folder, kind)} (sound_id {first['sound_id']})", "unpack features.zip again")

@@ -188,9 +188,7 @@ def _listing(record: Record, base: str) -> dict[str, FileFacts]:
     return records.parse_listing(_patiently(attempt, url), url)
 
 
-def _expected(
-    record: Record, file: str, known: FileFacts | None, *, cache: Path, base: str
-) -> FileFacts:
+def _expected(record: Record, file: str, known: FileFacts | None, *, cache: Path, base: str) -> FileFacts:
     """Size and md5 of a file; a mirror without the record API does where they are known already."""
     url = records.api_url(base, record)
     try:

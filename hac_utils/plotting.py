@@ -51,6 +51,7 @@ __all__ = [
     "class_counts",
     "confidence_vs_error",
     "confusion",
+    "durations",
     "forest",
     "gate_by_class",
     "learning_curves",
@@ -155,6 +156,31 @@ def class_counts(table: pd.DataFrame, *, ax: Axes) -> Axes:
     ax.set_ylim(0, table["n"].max() * 1.12)
     if "mean_confidence" in table.columns and table["mean_confidence"].notna().any():
         _confidence_strip(ax, table["mean_confidence"].to_numpy(float))
+    return ax
+
+
+def durations(seconds: np.ndarray, *, ax: Axes) -> Axes:
+    """Histogram of clip lengths on a logarithmic axis; the median is marked.
+
+    `seconds`: float (n,), lengths in seconds, above 0.
+    """
+    seconds = np.asarray(seconds, dtype=float)
+    ax.set(xlabel="Length (s)", ylabel="Clips")
+    if not len(seconds):
+        return nothing(ax, "no sound files")
+    if not (seconds > 0).all():
+        raise HacError(f"{int((~(seconds > 0)).sum())} lengths that are not above 0", "plotting.durations", "give lengths in seconds")
+    low, high = seconds.min(), seconds.max()
+    edges = np.geomspace(low * 0.97, high * 1.03, 41)
+    ax.hist(seconds, bins=edges, color=_CYCLE[0], alpha=0.85, edgecolor="white", linewidth=0.5)
+    median = float(np.median(seconds))
+    ax.axvline(median, color=INK, lw=1.2, ls="--")
+    ax.annotate(f"median {median:.2f} s", (median, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=9)
+    ax.set_xscale("log")
+    ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+    ax.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
+    ax.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+    ax.grid(axis="x", visible=False)
     return ax
 
 

@@ -76,10 +76,12 @@ def pretty(table: pd.DataFrame, names: dict[str, str] | None = None) -> pd.DataF
     return out
 
 
-def show(table: pd.DataFrame) -> Any:
-    """A table for reading in a notebook and in the report: no row numbers, every cell escaped."""
-    from IPython.display import HTML
+def show(table: pd.DataFrame | str) -> Any:
+    """A table for reading in a notebook and in the report (no row numbers, every cell escaped), or a sentence."""
+    from IPython.display import HTML, Markdown
 
+    if isinstance(table, str):
+        return Markdown(table)
     return HTML(table.to_html(index=False, border=0, na_rep=""))
 
 

@@ -92,6 +92,8 @@ def _checked_members(opened: zipfile.ZipFile, archive: Path, limits: Limits) -> 
         raise HacError(f"{problem}: {shown}", str(archive), "nothing was unpacked; is it the published file?")
 
     infos = opened.infolist()
+    if _announced_members(archive) not in (len(infos) % 0x10000, 0xFFFF):  # 0xFFFF: a Zip64 archive
+        raise zipfile.BadZipFile("the list of members is not complete")
     if len(infos) > limits.members:
         raise HacError(f"{len(infos):,} members, more than {limits.members:,}", str(archive), _AGAIN)
     if unsafe := [i.orig_filename for i in infos if not _is_safe(i)]:
@@ -128,6 +130,15 @@ def _checked_members(opened: zipfile.ZipFile, archive: Path, limits: Limits) -> 
         refuse("names that are a file and a folder", both)
     depth = _wrapper_depth(list(files), limits.keep)
     return {"/".join(path.parts[depth:]): info for path, info in files.items()}
+
+
+def _announced_members(archive: Path) -> int:
+    """The count in the end record, 16 bits; zipfile does not compare it with what it lists."""
+    with open(archive, "rb") as f:
+        f.seek(max(0, archive.stat().st_size - 22 - 0xFFFF))
+        tail = f.read()
+    at = tail.rfind(b"PK\5\6")
+    return int.from_bytes(tail[at + 10 : at + 12], "little")
 
 
 def _is_safe(info: zipfile.ZipInfo) -> bool:
@@ -198,9 +209,7 @@ def _refuse_foreign(target: Path) -> None:
         raise HacError("in the way, and not unpacked by this program", str(target), fix)
 
 
-def _extract(
-    opened: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], target: Path, stamp: dict
-) -> None:
+def _extract(opened: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], target: Path, stamp: dict) -> None:
     """Into a folder beside the target, which then takes its place. Leftovers of a killed run go first."""
     fresh, old = target.parent / f".{target.name}.unpacking", target.parent / f".{target.name}.old"
     for leftover in (fresh, old):

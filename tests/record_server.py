@@ -123,7 +123,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         folder = self.owner.root / number
         if api and folder.is_dir():
-            self._send(Seen(name, asked, 200), listing(folder, self.owner.url), {"Content-Type": "application/json"})
+            self._send(
+                Seen(name, asked, 200), listing(folder, self.owner.url), {"Content-Type": "application/json"}
+            )
         elif file and (folder / name).is_file():
             self._send_file(name, (folder / name).read_bytes(), asked, fault)
         else:
@@ -133,7 +135,10 @@ class _Handler(BaseHTTPRequestHandler):
         total, start = len(data), 0
         if fault is not None and fault.kind == "garble":
             data = data[:-100] + bytes([data[-100] ^ 1]) + data[-99:]
-        headers = {"Content-Type": "application/octet-stream", "Content-Disposition": f"attachment; filename={name}"}
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Disposition": f"attachment; filename={name}",
+        }
         match = re.fullmatch(r"bytes=(\d+)-", asked)
         status = 200
         if match and not self.owner.no_range:

@@ -130,7 +130,7 @@ def test_a_rate_that_the_resampler_refuses_is_one_error(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise ValueError("io ratio out of range")
 
-    monkeypatch.setattr(audio.soxr, "resample", refuse)
+    monkeypatch.setattr(audio.soxr, "ResampleStream", refuse)
     with pytest.raises(HacError, match="cannot resample from 16000 Hz"):
         load_audio(wav(tmp_path / "a.wav"), 32_000)
     for rate in (1, 2**31 - 1):

@@ -19,12 +19,12 @@ ROWS = [
     "errors taxonomy paths config",
     "io schema results",
     "metrics stats",
-    "compat audio synth_sources synth_audio synth_text synth_files synth_plan synth "
+    "compat audio soundcheck synth_sources synth_audio synth_text synth_files synth_plan synth "
     "records unpack fetch metadata features datasets splits",
     "encoders extract",
     "fitting heads finetune finetune_text finetune_audio protocol pseudo_labels ensemble",
     "ambiguity figures labels figures_ambiguity plotting overview "
-    "submission_meta submission evaluation tables",
+    "submission_meta submission evaluation tables checkup",
     "report runner cli",
 ]
 ORDER = " ".join(ROWS).split()
