@@ -162,6 +162,7 @@ def _ffmpeg_blocks(ffmpeg: str, path: Path, sample_rate: int, max_seconds: float
         late = threading.Timer(FFMPEG_SECONDS, process.kill)
         late.daemon = True
         late.start()
+        left = None
         try:
             head = process.stdout.read(24)
             if len(head) == 24 and head[:4] == b".snd":
@@ -176,12 +177,14 @@ def _ffmpeg_blocks(ffmpeg: str, path: Path, sample_rate: int, max_seconds: float
                     yield rate, block
                     left = None if left is None else left - block.shape[0]
             process.stdout.close()
+            if left == 0:
+                return
             code = process.wait()
             if not late.is_alive():
                 raise TimeoutError(f"ffmpeg took more than {FFMPEG_SECONDS} s")
             complaints.seek(0)
             words = complaints.read(2000).decode("utf-8", "replace").strip().splitlines()
-            if code > 0 and left != 0:
+            if code:
                 raise OSError("ffmpeg: " + (words[-1].split(": ")[-1] if words else f"exit code {code}"))
         finally:
             late.cancel()

@@ -13,6 +13,9 @@ from .io import dump_json
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help="Heterogeneous audio classification, DCASE 2026 Task 1.")
 
+data_app = typer.Typer(no_args_is_help=True, help="Fetch, check and describe data sets.")
+app.add_typer(data_app, name="data")
+
 ProfileOption = Annotated[str, typer.Option("--profile", help="Profile in configs/: demo, folder.")]
 NameOption = Annotated[str, typer.Option("--name", help="Run name: outputs go to runs/NAME and figures/NAME. Default: the profile's name.")]
 DataOption = Annotated[str, typer.Option("--data", help="Dataset folder in the BSD10k layout (profile folder).")]
@@ -81,6 +84,54 @@ def report(profile: ProfileOption = "demo", name: NameOption = "", data: DataOpt
     wall = sum(m["run"]["wall_s"] for m in manifests.values())
     peak = max(m["run"]["peak_memory_mb"] for m in manifests.values())
     print(f"report: {paths.relative(target)}   ({len(manifests)} notebooks, {wall:.0f} s, peak {peak} MiB)")
+
+
+@data_app.command("get")
+def data_get(
+    names: Annotated[list[str], typer.Argument(help="bsd10k, bsd35k, eval.")],
+    audio: Annotated[bool, typer.Option("--audio", help="The sounds too (11 GB for bsd10k, 35 GB for bsd35k).")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="No network: only unpack and check what is in the cache.")] = False,
+) -> None:
+    """Fetch metadata and provided embeddings (HAC_DATA_URL: a mirror; HAC_CACHE: where to keep them)."""
+    from .fetch import get
+
+    for name, folder in get(names, audio=audio, offline=offline).items():
+        print(f"{name}: {folder}")
+
+
+def _folder_of(name: str) -> Path:
+    """A folder, or the name of a fetched data set."""
+    from .fetch import get
+    from .records import RECORDS
+
+    return get([name], offline=True)[name] if name in RECORDS and not Path(name).is_dir() else Path(name)
+
+
+@data_app.command("check")
+def data_check(folder: Annotated[str, typer.Argument(help="Dataset folder, or a fetched data set's name.")]) -> None:
+    """Say what is in a dataset folder and everything that is wrong with it; exit code 1 if there are errors."""
+    from .checkup import check, format_report
+
+    report_ = check(_folder_of(folder))
+    print(format_report(report_))
+    if any(f.level == "error" for f in report_.findings):
+        raise typer.Exit(1)
+
+
+@data_app.command("show")
+def data_show(
+    folder: Annotated[str, typer.Argument(help="Dataset folder, or a fetched data set's name.")],
+    figure: Annotated[Path | None, typer.Option(help="Write the figure here: NAME.png and NAME.svg.")] = None,
+) -> None:
+    """Class counts, confidence, uploaders, text coverage, durations."""
+    from . import checkup
+    from .plotting import save, style
+
+    summary = checkup.show(_folder_of(folder))
+    print(checkup.format_show(summary))
+    if figure is not None:
+        with style():
+            print(save(checkup.figure(summary), figure.parent, figure.stem))
 
 
 def main() -> None:

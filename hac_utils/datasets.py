@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import fetch, synth
+from . import fetch, records, synth
 from .audio import SUFFIXES
 from .config import Profile
 from .errors import HacError
@@ -103,7 +103,10 @@ def open_corpora(profile: Profile, generated: Path) -> dict[str, Dataset]:
         if profile.kind == "records" and "dev" not in folders:
             fetched = fetch.get(profile.records)
             folders = {ROLES[name]: folder for name, folder in fetched.items()} | folders
-    return {role: read_dataset(folder) for role, folder in folders.items()}
+    corpora = {role: read_dataset(folder) for role, folder in folders.items()}
+    if profile.kind == "records" and not profile.data and records.is_local():
+        corpora["dev"].notes.append(f"fetched from the test server {records.base_url()}: these are not the published files")
+    return corpora
 
 
 def describe(dataset: Dataset) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,21 @@ def unit_rows(x: np.ndarray) -> np.ndarray:
     x = np.asarray(x, dtype=np.float32)
     norm = np.linalg.norm(x, axis=1, keepdims=True)
     return x / np.where(norm > 0, norm, 1.0)
+
+
+def torch_device(name: str) -> Any:
+    """The torch device of a name: "cpu", "cuda" (also "cuda:1"), or "auto", a GPU where there is one."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise HacError(f"no device is called {name!r}", "device", "use 'cpu', 'cuda' or 'auto'") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise HacError("no GPU here", f"device {name!r}", "use device 'cpu' or 'auto'")
+    return device
 
 
 @lru_cache(maxsize=4)

@@ -1,58 +1,372 @@
-"""Sounds and texts to embeddings on disk; a clip that cannot be decoded is listed and left out."""
+"""Sounds and texts to embeddings on disk; a clip that cannot be decoded is listed and left out.
+
+Sounds are decoded in worker processes while the main process encodes. Clips are sorted by id and cut into
+shards, shards into batches, so a vector never depends on the order of the input, on the number of workers
+or on where an earlier run was killed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from . import features
-from .audio import failures_table, load_audio, map_clips
-from .datasets import Dataset
+from .audio import DECODING, FFMPEG_SUFFIXES, MAX_SECONDS, SUFFIXES, failures_table, load_audio
+from .datasets import Dataset, find_metadata, read_dataset
 from .encoders import AUDIO_ENCODERS, TEXT_ENCODERS
 from .errors import HacError, first_few
+from .io import sha256_file, sha256_text
+from .pool import Died, ordered
+from .store import Outcome, Store, describe, open_store
 
 #: Encoder name for the LAION-CLAP embeddings that the challenge provides with its data sets.
 PROVIDED = "clap-provided"
 
+#: Encoders that need no network and no batch: they run in the decoding processes.
+LIGHT = ("logmel",)
 
-@lru_cache(maxsize=2)
-def _encoder(name: str):
-    return AUDIO_ENCODERS[name]()
+#: Fewer clips are not worth the start of processes.
+_FEW = 32
 
 
-def _encode_one(task: tuple[str, str, str]) -> tuple[str, np.ndarray | None, str]:
-    sound_id, path, name = task
-    encoder = _encoder(name)
+@dataclass(frozen=True)
+class Read:
+    """A file after decoding: its hash and a waveform (or already a vector), or the reason why not."""
+
+    sha256: str
+    value: np.ndarray | None
+    stage: str = ""
+    reason: str = ""
+
+
+def read_sound(task: tuple[str, str, Any]) -> Read:
+    """(sound_id, path, encoder) to what the encoder gets; light encoders also encode here."""
+    sound_id, path, encoder = task
+    sha = ""
     try:
-        vector = encoder.encode([load_audio(path, encoder.sample_rate)])[0]
+        before = _state(path)
+        sha = _file_hash(path)
+        audio = load_audio(path, encoder.sample_rate, getattr(encoder, "max_seconds", MAX_SECONDS))
+        if _state(path) != before:
+            raise HacError("the file changed while it was read", path)
     except HacError as e:
-        return sound_id, None, e.what
-    if not np.isfinite(vector).all():
-        return sound_id, None, f"the {name} encoder gave values that are not finite"
-    return sound_id, vector, ""
+        return Read(sha, None, "decode", e.what)
+    if encoder.name in LIGHT:
+        with _threads().limit(limits=1):  # another number of BLAS threads gives other last bits
+            outcome = encode_batch(encoder, [(sound_id, Read(sha, audio))])[0]
+        return Read(sha, outcome.vector, outcome.stage, outcome.reason)
+    return Read(sha, audio)
 
 
-def embed_audio(paths: dict[str, Path], encoder: str, workers: int = 2) -> tuple[list[str], np.ndarray, pd.DataFrame]:
-    """Embed sound files.
+@lru_cache(maxsize=1)
+def _threads() -> Any:
+    from threadpoolctl import ThreadpoolController
 
-    Each clip is encoded on its own, so its vector does not depend on order, batch or workers.
+    return ThreadpoolController()
+
+
+@dataclass(frozen=True)
+class _Spec:
+    """What a decoding process needs to know of an encoder that stays in the main process."""
+
+    name: str
+    sample_rate: int
+    max_seconds: float | None
+
+
+def decoding_part(encoder: Any) -> Any:
+    """The encoder itself when it is light, else only its name, rate and length: what travels to a decoding process."""
+    if encoder.name in LIGHT:
+        return encoder
+    return _Spec(encoder.name, encoder.sample_rate, getattr(encoder, "max_seconds", MAX_SECONDS))
+
+
+def _state(path: str) -> tuple[int, int] | None:
+    try:
+        s = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return s.st_size, s.st_mtime_ns
+
+
+def _file_hash(path: Path | str) -> str:
+    """SHA-256 of a regular file's bytes; "" for anything that cannot be read."""
+    try:
+        return sha256_file(path) if os.path.isfile(path) else ""
+    except (OSError, ValueError):
+        return ""
+
+
+def encode_batch(encoder: Any, batch: Sequence[tuple[str, Read]]) -> list[Outcome]:
+    """Encode what was decoded. If the encoder fails on the batch, its items are tried one by one, and the bad ones listed.
+
+    `batch` is (sound_id, what was read); failed reads pass through.
+    """
+    good = [(i, r) for i, r in batch if r.value is not None]
+    vectors: dict[str, np.ndarray] = {}
+    reasons: dict[str, str] = {}
+    try:
+        if good:
+            X = encoder.encode([r.value for _, r in good], [i for i, _ in good])
+            vectors = {i: x for (i, _), x in zip(good, X, strict=True)}
+    except Exception:  # one bad clip must not cost its neighbours
+        for i, r in good:
+            try:
+                vectors[i] = encoder.encode([r.value], [i])[0]
+            except Exception as e:
+                reasons[i] = f"the {encoder.name} encoder failed: {e.what if isinstance(e, HacError) else f'{type(e).__name__}: {e}'}".splitlines()[0]
+    for i, x in vectors.items():
+        if x.shape != (encoder.dim,) or not np.isfinite(x).all():
+            reasons[i] = f"the {encoder.name} encoder gave values that are not finite"
+    return [_outcome(i, r, vectors.get(i), reasons.get(i, "")) for i, r in batch]
+
+
+def _outcome(sound_id: str, read: Read, vector: np.ndarray | None, reason: str) -> Outcome:
+    if read.value is None:
+        return Outcome(sound_id, read.sha256, None, read.stage, read.reason)
+    if reason:
+        return Outcome(sound_id, read.sha256, None, "encode", reason)
+    return Outcome(sound_id, read.sha256, np.asarray(vector, np.float32))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard to be made: its number and ids; `again` for items that failed before or changed."""
+
+    number: int
+    ids: list[str]
+    again: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an extraction did.
+
+    Attributes
+    ----------
+    computed, reused : items encoded (or tried) now, and items that had a vector already
+    failures : table (sound_id, stage, reason)
+    seconds, model_seconds : wall time, and the part of it spent in the encoder in the main process
+    """
+
+    encoder: str
+    store: Store
+    hashes: dict[str, str]
+    computed: int
+    reused: int
+    failures: pd.DataFrame
+    seconds: float
+    model_seconds: float = 0.0
+
+    def read(self, ids: Sequence[str]) -> tuple[list[str], np.ndarray]:
+        """Those of `ids` that have a vector, in this order, and float32 (k, dim)."""
+        wanted = {i: self.hashes[i] for i in ids if i in self.hashes}
+        return list(wanted), self.store.read(wanted)
+
+    def table(self) -> pd.DataFrame:
+        """One row for people."""
+        rate = self.computed / self.seconds if self.seconds else 0.0
+        return pd.DataFrame([{
+            "encoder": self.encoder, "embedded": len(self.hashes), "computed now": self.computed, "kept": self.reused, "failed": len(self.failures),
+            "seconds": round(self.seconds, 1), "clips/s": round(rate, 1), "in the model": f"{100 * self.model_seconds / self.seconds:.0f} %" if self.seconds else "", "store": str(self.store.folder),
+        }])  # fmt: skip
+
+
+def is_audio(encoder: Any) -> bool:
+    """Audio encoders have a sample rate; the others take texts."""
+    return hasattr(encoder, "sample_rate")
+
+
+def store_document(encoder: Any) -> dict[str, Any]:
+    """Everything the vectors of an encoder depend on besides the items."""
+    decode = {**DECODING, "sample_rate": encoder.sample_rate, "max_seconds": getattr(encoder, "max_seconds", MAX_SECONDS)} if is_audio(encoder) else {}
+    return {"encoder": encoder.name, "settings": encoder.settings(), "decode": decode}
+
+
+def open_for(encoder: Any, out: Path | str) -> Store:
+    """The store of this encoder under `out`.
+
+    Raises
+    ------
+    HacError
+        A text encoder that is fitted per fold: its vectors depend on other texts.
+    """
+    if encoder.name in TEXT_ENCODERS:
+        raise HacError(f"the {encoder.name} encoder is fitted on the training texts of a fold, so it has no vectors of its own", "--encoder", "the notebooks use it; extract with clap")
+    return open_store(out, encoder.name, encoder.dim, store_document(encoder))
+
+
+def plan(items: Mapping[str, Path | str], store: Store, *, audio: bool, shard_size: int) -> tuple[list[Shard], dict[str, str]]:
+    """What is missing, in shards, and sound_id -> sha256 of what is there.
+
+    Only items that the store knows are hashed now. New items come first, sorted and cut at fixed places, so that
+    a run that was killed goes on exactly where it would have; items that failed or changed come after them.
+    """
+    known = sorted(i for i in items if store.knows(i))
+    with ThreadPoolExecutor(8) as pool:
+        hashes = dict(zip(known, pool.map(_file_hash if audio else sha256_text, [items[i] for i in known]), strict=True))
+    there = {i: sha for i, sha in hashes.items() if (i, sha) in store.good}
+    numbers = store.free_numbers()
+    shards = []
+    for again, ids in ((False, sorted(set(items) - set(known))), (True, [i for i in known if i not in there])):
+        shards += [Shard(next(numbers), ids[k : k + shard_size], again) for k in range(0, len(ids), shard_size)]
+    return shards, there
+
+
+def commit(store: Store, shard: Shard, outcomes: Sequence[Outcome]) -> None:
+    """Write a finished shard; what failed again in the same way is not written twice."""
+    if shard.again:
+        outcomes = [o for o in outcomes if o.vector is not None or (o.sha256, o.stage, o.reason) not in store.failed.get(o.sound_id, ())]
+    if outcomes:
+        store.write(shard.number, outcomes)
+
+
+def extract(items: Mapping[str, Path | str], encoder: Any, out: Path | str, *, workers: int = 2, batch_size: int = 16, shard_size: int = 256, resume: bool = True) -> Summary:
+    """Embed sounds or texts into the encoder's store under `out`; what is there already is kept.
+
+    Parameters
+    ----------
+    items : sound_id -> sound file, or -> text for a text encoder
+    encoder : name, dim, sample_rate (audio only), settings() and ``encode(batch, ids) -> float32 (n, dim)``
+    workers : decoding processes; 0 decodes in this one
+    batch_size : clips encoded together. Batches never cross shards.
+    shard_size : clips a shard; as much work is lost at most when the process is killed
+    resume : False removes what the store holds and starts again
 
     Returns
     -------
-    ids : list of str, length k
+    Summary. Items that failed are in its `failures` and in ``failures.parquet``; they are tried again next time.
+
+    Raises
+    ------
+    HacError
+        Files that cannot be written, worker processes that keep dying.
+    """
+    start = time.perf_counter()
+    store = open_for(encoder, out)
+    with store.lock():
+        describe(store, encoder.name, store_document(encoder))
+        store.scan(repair=True)
+        if not resume:
+            store.clear()
+        shards, hashes = plan(items, store, audio=is_audio(encoder), shard_size=shard_size)
+        ids = [i for s in shards for i in s.ids]
+        reused, failed, model_seconds = len(hashes), [], 0.0
+        reads = _reads(items, ids, encoder, workers, ahead=batch_size + 2 * workers)
+        try:
+            with tqdm(total=len(items), initial=reused, desc=f"embed ({encoder.name})", unit="clip", disable=None, mininterval=1.0) as bar:
+                for shard in shards:
+                    outcomes: list[Outcome] = []
+                    for k in range(0, len(shard.ids), batch_size):
+                        batch = [(i, next(reads)) for i in shard.ids[k : k + batch_size]]
+                        began = time.perf_counter()
+                        outcomes += finish_batch(encoder, batch)
+                        model_seconds += time.perf_counter() - began
+                        bar.update(len(batch))
+                        del batch
+                    commit(store, shard, outcomes)
+                    hashes |= {o.sound_id: o.sha256 for o in outcomes if o.vector is not None}
+                    failed += [(o.sound_id, o.stage, o.reason) for o in outcomes if o.vector is None]
+        finally:
+            reads.close()
+        failures = failures_table(failed)
+        store.finish(hashes, failures)
+    return Summary(encoder.name, store, hashes, len(ids), reused, failures, time.perf_counter() - start, model_seconds)
+
+
+def finish_batch(encoder: Any, batch: Sequence[tuple[str, Read]]) -> list[Outcome]:
+    """:func:`encode_batch`, unless the encoder is light and has done its work while decoding."""
+    if encoder.name in LIGHT:
+        return [_outcome(i, r, r.value, "") for i, r in batch]
+    return encode_batch(encoder, batch)
+
+
+def _reads(items: Mapping[str, Path | str], ids: list[str], encoder: Any, workers: int, ahead: int) -> Iterator[Read]:
+    """What was read of each of `ids`, in order."""
+    if not is_audio(encoder):
+        for i in ids:
+            yield Read(sha256_text(items[i]), items[i])
+        return
+    tasks = [(i, os.fspath(items[i]), decoding_part(encoder)) for i in ids]
+    if workers < 1 or len(tasks) < _FEW:
+        yield from map(read_sound, tasks)
+        return
+    for result in ordered(read_sound, tasks, workers=workers, ahead=ahead):
+        yield Read("", None, "decode", result.reason) if isinstance(result, Died) else result
+
+
+def sounds_in(path: Path | str) -> dict[str, Path]:
+    """sound_id -> file of a dataset folder, of any folder of sounds, or of one sound file.
+
+    In a folder without metadata the id is the path below it, without the ending; anything but letters, digits,
+    ``.``, ``_`` and ``-`` becomes ``_``. Where two files would get one id, both get a piece of their path's hash.
+
+    Raises
+    ------
+    HacError
+        No such folder, or no sounds in it.
+    """
+    path = Path(path)
+    if path.is_file():
+        return {_safe_id(path.name): path}
+    try:
+        find_metadata(path)
+    except HacError:
+        pass
+    else:
+        found = read_dataset(path).audio
+        if not found:
+            raise HacError("the dataset has no sounds", str(path / "audio"), "hac data get NAME --audio")
+        return found
+    if not path.is_dir():
+        raise HacError("no such folder", str(path), "give a dataset folder, a folder of sounds, or a sound file")
+    suffixes, names = SUFFIXES + FFMPEG_SUFFIXES, []
+    for folder, folders, files in os.walk(path):
+        folders[:] = sorted(d for d in folders if not d.startswith("."))
+        for name in sorted(files + folders):  # a folder called x.wav is listed, and fails by name
+            if Path(name).suffix.lower() in suffixes and not name.startswith("."):
+                names.append(os.path.relpath(os.path.join(folder, name), path))
+    if not names:
+        raise HacError("no sounds in the folder", str(path), "sounds end in " + " ".join(suffixes))
+    counts = Counter(_safe_id(n) for n in names)
+    return {_safe_id(n) if counts[_safe_id(n)] == 1 else f"{_safe_id(n)}-{_short_hash(n)}": path / n for n in sorted(names)}
+
+
+def _safe_id(name: str) -> str:
+    stem = re.sub(r"[^\w.-]+", "_", os.path.splitext(name)[0].replace(os.sep, "__")).strip(".") or "_"
+    return stem if len(stem) <= 100 else f"{stem[:90]}-{_short_hash(name)}"
+
+
+def _short_hash(name: str) -> str:
+    return sha256_text(os.fsencode(name).hex())[:8]
+
+
+def embed_audio(paths: dict[str, Path], encoder: str, workers: int = 2, *, store: Path | None = None) -> tuple[list[str], np.ndarray, pd.DataFrame]:
+    """Embed sound files, through the store under the folder `store` (else nothing is kept).
+
+    Returns
+    -------
+    ids : list of str, length k, in the order of `paths`
     X : float32, shape (k, 512)
     failures : table (sound_id, stage, reason)
     """
-    done = map_clips(_encode_one, [(i, str(p), encoder) for i, p in paths.items()], workers, f"embed ({encoder})")
-    good = [(i, v) for i, v, _ in done if v is not None]
-    failures = failures_table([(i, "audio embedding", reason) for i, v, reason in done if v is None])
-    X = np.stack([v for _, v in good]) if good else np.empty((0, AUDIO_ENCODERS[encoder].dim), np.float32)
-    return [i for i, _ in good], X, failures
+    with tempfile.TemporaryDirectory(prefix="hac-store-") as nowhere:
+        done = extract(paths, AUDIO_ENCODERS[encoder](), store or nowhere, workers=workers)
+        ids, X = done.read(list(paths))
+        return ids, np.array(X), done.failures.assign(stage="audio embedding")
 
 
 @dataclass(frozen=True)
@@ -73,8 +387,11 @@ class Embedded:
     failures: pd.DataFrame
 
 
-def embed_corpus(dataset: Dataset, audio_encoder: str, text_encoder: str, workers: int = 2) -> Embedded:
-    """Embed a corpus, or take the embeddings that came with it ("clap-provided"); keep the clips that have all."""
+def embed_corpus(dataset: Dataset, audio_encoder: str, text_encoder: str, workers: int = 2, *, store: Path | None = None) -> Embedded:
+    """Embed a corpus, or take the embeddings that came with it ("clap-provided"); keep the clips that have all.
+
+    `store` is a folder that keeps what was embedded, so that a run that was killed goes on where it stopped.
+    """
     ids = dataset.frame["sound_id"].tolist()
     vectors: dict[str, tuple[list[str], np.ndarray]] = {}
     failures = [failures_table([(i, "audio file", "no file for this sound_id") for i in dataset.missing_audio])]
@@ -83,7 +400,7 @@ def embed_corpus(dataset: Dataset, audio_encoder: str, text_encoder: str, worker
         *vectors["audio"], bad = features.load(dataset.folder, ids, "audio")
         failures.append(bad)
     elif dataset.has_audio:
-        *vectors["audio"], bad = embed_audio(dataset.audio, audio_encoder, workers)
+        *vectors["audio"], bad = embed_audio(dataset.audio, audio_encoder, workers, store=store)
         failures.append(bad)
         if not vectors["audio"][0]:
             raise HacError(f"none of the {len(bad)} sound files could be read; the first: {bad['reason'].iloc[0]}", str(dataset.folder / "audio"), f"check the files {first_few(bad['sound_id'].tolist())}")

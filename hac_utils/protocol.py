@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .encoders import DIM
+from .extract import embed_texts
 from .fitting import Fitted, Job, fit_predict_many
 from .schema import predictions_table
 from .splits import Fold
@@ -116,3 +118,27 @@ def with_training_rows(fold: Fold, keep: np.ndarray | None = None, more: np.ndar
     """The fold with its training part filtered to rows in `keep`, or with rows `more` added; never the scored part."""
     train = fold.train if keep is None else np.intersect1d(fold.train, keep)
     return dataclasses.replace(fold, train=train if more is None else np.concatenate([train, more]))
+
+
+def embed_texts_per_fold(encoder: str, texts: Sequence[str], folds: Sequence[Fold], others: dict[str, Sequence[str]], *, workers: int = 2) -> list[dict[str, np.ndarray]]:
+    """Fit a text encoder on each fold's training texts alone and embed all texts with it.
+
+    Returns
+    -------
+    list over folds of {"dev": float32 (len(texts), 512), corpus: float32 (n, 512), …}
+        Does not depend on `workers`: every fit uses one thread. A fold without any training text gives zeros.
+    """
+    from joblib import Parallel, delayed
+
+    corpora = {"dev": texts, **others}
+    jobs = [delayed(_embed_fold)(encoder, [texts[i] for i in fold.train], corpora, fold.fold) for fold in folds]
+    return Parallel(min(workers, len(jobs)), backend="loky")(jobs)
+
+
+def _embed_fold(encoder: str, train: list[str], corpora: dict[str, Sequence[str]], seed: int) -> dict[str, np.ndarray]:
+    from threadpoolctl import threadpool_limits
+
+    if not any(t.strip() for t in train):
+        return {name: np.zeros((len(t), DIM), dtype=np.float32) for name, t in corpora.items()}
+    with threadpool_limits(1):
+        return embed_texts(encoder, train, corpora, seed=seed)

@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-from .audio import MAX_PEAK
+from .audio import MAX_PEAK, load_audio
+from .errors import HacError
 from .io import sha256_file
 
 _HEAD_BYTES = 65_536
+_RATE = 8000
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Sound:
 
 
 def probe(path: str) -> Sound:
-    """Header, first second and (WAV, FLAC) end of one file."""
+    """Header, first second and (WAV, FLAC) end of one file; what only ffmpeg reads is decoded as a run would."""
     try:
         size = Path(path).stat().st_size if Path(path).is_file() else -1
         if size <= 0:
@@ -46,8 +48,11 @@ def probe(path: str) -> Sound:
             block = f.read(f.samplerate, dtype="float32", always_2d=True)
             whole = f.format != "FLAC" or f.frames <= len(block) or _reaches_end(f)
             declared = _declared_bytes(path, f.format)
-    except Exception as e:  # libsndfile and soundfile raise many unrelated types for damaged files
-        return Sound(0.0, "not readable as audio: " + (str(e).split(": ", 1)[-1].strip().rstrip(".") or type(e).__name__), size, head)
+    except Exception:  # libsndfile and soundfile raise many unrelated types for damaged files
+        try:  # as a run would, with ffmpeg where there is one
+            return Sound(load_audio(path, _RATE).shape[0] / _RATE, "", size, head)
+        except HacError as e:
+            return Sound(0.0, e.what, size, head)
     if len(block) == 0:
         reason = "no samples in the file"
     elif not np.isfinite(block).all():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -220,3 +222,117 @@ def test_a_worker_process_that_dies_is_one_error():
 def test_the_listed_endings_can_be_read_by_this_libsndfile():
     known = {f".{f.lower()}" for f in sf.available_formats()} | {".aif", ".opus"}
     assert set(SUFFIXES) <= known
+
+
+# streaming ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+@pytest.mark.parametrize("rate", [16_000, 8000, 44_100])
+def test_blocks_put_together_are_the_file_decoded_at_once(rate, channels, tmp_path, monkeypatch):
+    import soxr
+
+    rng = np.random.default_rng([rate, channels])
+    data = rng.normal(0, 0.1, (30_011, channels)).astype(np.float32)
+    path = wav(tmp_path / "a.wav", data, rate, "FLOAT")
+    mono = data.mean(axis=1)
+    expected = mono if rate == RATE else soxr.resample(mono, rate, RATE, quality="HQ")
+    for block in (1000, 4096, 2**18):
+        monkeypatch.setattr(audio, "BLOCK", block)
+        blocks = list(audio.stream_audio(path, RATE, None))
+        assert (len(blocks) > 5 or block > 1000) and all(b.size for b in blocks)
+        assert np.concatenate(blocks).tobytes() == expected.tobytes() == load_audio(path, RATE).tobytes()
+
+
+def test_the_whole_file_or_its_start_can_be_wanted(tmp_path):
+    path = wav(tmp_path / "a.wav", np.zeros(100_000, np.float32), 1000)
+    assert load_audio(path, 1000, None).size == 100_000
+    assert load_audio(path, 1000, 31.5).size == 31_500
+
+
+def test_a_bad_sample_late_in_a_long_file_is_found_but_not_after_the_part_that_is_wanted(tmp_path):
+    data = np.zeros(100_000, np.float32)
+    data[90_000] = np.nan
+    path = wav(tmp_path / "a.wav", data, 1000, "FLOAT")
+    assert load_audio(path, 1000).size == 30_000
+    with pytest.raises(HacError, match="NaN"):
+        load_audio(path, 1000, None)
+
+
+MEASURE = """
+import resource, sys
+from hac_utils.audio import stream_audio
+n = sum(len(b) for b in stream_audio(sys.argv[1], 16_000, None))
+print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_a_file_of_two_hours(tmp_path):
+    def decoded(hours):
+        path = tmp_path / f"{hours}.wav"
+        wav(path, np.zeros(1000), 8000)
+        frames = int(hours * 3600 * 8000)
+        head = bytearray(path.read_bytes()[:44])
+        head[4:8], head[40:44] = (36 + 2 * frames).to_bytes(4, "little"), (2 * frames).to_bytes(4, "little")
+        path.write_bytes(head)
+        os.truncate(path, 44 + 2 * frames)  # a file with a hole: silence
+        done = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True)
+        return map(int, done.stdout.split())
+
+    short, small = decoded(0.05)
+    long, large = decoded(2)
+    assert (short, long) == (0.05 * 3600 * 16_000, 2 * 3600 * 16_000)
+    assert large - small < 30, f"{small} MiB for 3 minutes, {large} MiB for 2 hours"
+
+
+# ffmpeg (a stand-in: the real one is optional) -----------------------------------------------------
+
+FFMPEG = """#!{python}
+import struct, sys, time
+import numpy as np
+name = sys.argv[sys.argv.index("-i") + 1]
+assert name.startswith("file:/") and "-nostdin" in sys.argv and sys.argv[sys.argv.index("-protocol_whitelist") + 1] == "file,pipe"
+if "slow" in name: time.sleep(30)
+if "bad" in name: sys.exit("x: Invalid data found")
+wave = np.stack([np.full(50_000, 0.25), np.full(50_000, 0.75)], 1).astype(">f4")
+sys.stdout.buffer.write(struct.pack(">4s5I", b".snd", 32, 0xFFFFFFFF, 6, 16_000, 2) + bytes(8) + wave.tobytes())
+"""
+
+
+@pytest.fixture
+def ffmpeg(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "ffmpeg"
+    program.write_text(FFMPEG.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return tmp_path
+
+
+def test_what_libsndfile_cannot_open_is_given_to_ffmpeg_if_there_is_one(ffmpeg):
+    path = ffmpeg / "-x 'a'.m4a"
+    path.write_bytes(b"\0\0\0\x20ftypM4A ")
+    x = check(load_audio(path, RATE))
+    assert x.size == 50_000 and set(x) == {np.float32(0.5)}
+    assert load_audio(path, RATE, 0.5).size == 8000
+    assert abs(load_audio(path, 8000, None).size - 25_000) <= 1
+
+
+def test_what_ffmpeg_cannot_read_either_is_one_error(ffmpeg, monkeypatch):
+    (ffmpeg / "bad.m4a").write_bytes(b"no sound")
+    with pytest.raises(HacError, match="not readable as audio: .*Invalid data"):
+        load_audio(ffmpeg / "bad.m4a", RATE)
+    (ffmpeg / "empty.m4a").touch()
+    with pytest.raises(HacError, match="the file is empty"):
+        load_audio(ffmpeg / "empty.m4a", RATE)
+    monkeypatch.setattr(audio, "FFMPEG_SECONDS", 0.5)
+    (ffmpeg / "slow.m4a").write_bytes(b"no sound")
+    with pytest.raises(HacError, match=r"more than 0.5 s|took too long"):
+        load_audio(ffmpeg / "slow.m4a", RATE)
+
+
+def test_without_ffmpeg_the_reason_is_libsndfiles(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio.shutil, "which", lambda name: None)
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
+    with pytest.raises(HacError, match="not readable as audio"):
+        load_audio(tmp_path / "a.m4a", RATE)

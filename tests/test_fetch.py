@@ -261,9 +261,13 @@ def test_a_changed_checksum_at_the_record_is_an_error_before_any_download(server
     assert len(server.requests(NAME)) == 1 and not final.exists()
 
 
-def test_a_mirror_with_another_file_than_the_published_one_is_refused_before_any_download(server, tmp_path):
+def test_a_mirror_with_another_file_than_the_published_one_is_refused_before_any_download(
+    server, tmp_path, monkeypatch
+):
+    """A test server on this machine may serve small stand-ins; a mirror elsewhere may not."""
     folder = tmp_path / "root" / "19187100"
     write_zip(folder.mkdir() or folder / NAME, {"a": b"b"})
+    monkeypatch.setattr(records, "is_local", lambda: False)
     with pytest.raises(HacError, match="published: md5 9876254ce2ed845691a9a76efe13fe5a"):
         fetch("bsd35k", NAME)
     assert server.requests(NAME) == []
@@ -305,7 +309,7 @@ def test_a_file_that_was_changed_is_fetched_again(server, final, caplog):
 
 
 def test_two_processes_at_once_download_once(server, final):
-    server.delay = 0.5  # until the second one is seen to wait
+    server.delay = 0.25  # until the second one is seen to wait
     first = start()
     wait_for_part(final, first, size=1)
     second = start()
@@ -452,13 +456,8 @@ def test_the_evaluation_set_has_no_features_and_its_zips_may_have_other_names(ze
     assert files(folder / "metadata") == files(demo / "eval" / "metadata") and len(zenodo.log) == before
 
 
-def test_several_data_sets_come_with_one_call_once_their_checksums_fit(zenodo, demo, tmp_path, monkeypatch):
+def test_several_data_sets_come_with_one_call(zenodo, demo, tmp_path):
     make_record(tmp_path / "zenodo" / "19187100", demo / "BSD35k-CS", audio=False)
-    published = records.RECORDS["bsd35k"]
-    with pytest.raises(HacError, match="published: md5"):
-        get(["bsd10k", "bsd35k"])
-    fake = records.Record(published.name, published.number, published.folder, published.parts)
-    monkeypatch.setitem(records.RECORDS, "bsd35k", fake)
     folders = get(["bsd10k", "bsd35k"])
     assert [f.name for f in folders.values()] == ["BSD10k", "BSD35k-CS"]
     assert files(folders["bsd35k"] / "metadata") == files(demo / "BSD35k-CS" / "metadata")

@@ -20,8 +20,8 @@ ROWS = [
     "io schema results",
     "metrics stats",
     "compat audio soundcheck synth_sources synth_audio synth_text synth_files synth_plan synth "
-    "records unpack fetch metadata features datasets splits",
-    "encoders extract",
+    "records unpack fetch weights metadata features datasets splits",
+    "encoders templates clap_model clap passt extract",
     "fitting heads finetune finetune_text finetune_audio protocol pseudo_labels ensemble",
     "ambiguity figures labels figures_ambiguity plotting overview "
     "submission_meta submission evaluation tables checkup",
