@@ -47,7 +47,9 @@ DECODING = {"channels": "mean", "resampler": "soxr HQ", "version": 1}
 MAX_PEAK = 1000.0
 
 
-def stream_audio(path: Path | str, sample_rate: int, max_seconds: float | None = MAX_SECONDS) -> Iterator[np.ndarray]:
+def stream_audio(
+    path: Path | str, sample_rate: int, max_seconds: float | None = MAX_SECONDS
+) -> Iterator[np.ndarray]:
     """Decode, average the channels, resample; block by block, so that memory does not grow with the file.
 
     The blocks put together are what decoding and resampling the whole file at once would give, bit for bit.
@@ -73,7 +75,9 @@ def stream_audio(path: Path | str, sample_rate: int, max_seconds: float | None =
         try:
             rate, data = next(blocks, (rate, None))
         except Exception as e:  # libsndfile and soundfile raise many unrelated types for damaged files
-            raise HacError(_reason(path, e), str(path), "replace the file, or leave the clip out of the metadata") from None
+            raise HacError(
+                _reason(path, e), str(path), "replace the file, or leave the clip out of the metadata"
+            ) from None
         if data is None and rate is None:
             raise HacError("no samples in the file", str(path), "the file may be truncated: fetch it again")
         if data is not None:
@@ -81,14 +85,24 @@ def stream_audio(path: Path | str, sample_rate: int, max_seconds: float | None =
             if not np.isfinite(peak):
                 raise HacError("samples that are NaN or infinite", str(path), "export the file again")
             if peak > MAX_PEAK:
-                raise HacError(f"samples up to {peak:.3g}, where full scale is 1", str(path), "export the file again, scaled to [-1, 1]")
+                raise HacError(
+                    f"samples up to {peak:.3g}, where full scale is 1",
+                    str(path),
+                    "export the file again, scaled to [-1, 1]",
+                )
         mono = np.empty(0, np.float32) if data is None else _mono(data)
         if rate != sample_rate:
             try:
-                resampler = resampler or soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
+                resampler = resampler or soxr.ResampleStream(
+                    rate, sample_rate, 1, dtype="float32", quality="HQ"
+                )
                 mono = resampler.resample_chunk(mono, last=data is None)
             except (ValueError, RuntimeError, MemoryError) as e:
-                raise HacError(f"cannot resample from {rate} Hz: {e}", str(path), "export the file at an ordinary rate, such as 44100 Hz") from None
+                raise HacError(
+                    f"cannot resample from {rate} Hz: {e}",
+                    str(path),
+                    "export the file at an ordinary rate, such as 44100 Hz",
+                ) from None
         if data is None and total + mono.shape[0] == 0:  # a handful of samples at a high rate
             mono = np.zeros(1, np.float32)
         total += mono.shape[0]
@@ -101,7 +115,9 @@ def stream_audio(path: Path | str, sample_rate: int, max_seconds: float | None =
 def _mono(data: np.ndarray) -> np.ndarray:
     if data.shape[1] == 1:
         return np.ascontiguousarray(data[:, 0])
-    return (data[:, 0] + data[:, 1]) / np.float32(2) if data.shape[1] == 2 else data.mean(axis=1)  # the same values, faster
+    return (
+        (data[:, 0] + data[:, 1]) / np.float32(2) if data.shape[1] == 2 else data.mean(axis=1)
+    )  # the same values, faster
 
 
 def _reason(path: Path, e: Exception) -> str:
@@ -153,12 +169,43 @@ def _block_frames(channels: int, rate: int, sample_rate: int) -> int:
     return max(1, min(BLOCK // channels, int(4 * BLOCK * rate / sample_rate)))
 
 
-def _ffmpeg_blocks(ffmpeg: str, path: Path, sample_rate: int, max_seconds: float | None) -> Iterator[tuple[int, np.ndarray]]:
+def _ffmpeg_blocks(
+    ffmpeg: str, path: Path, sample_rate: int, max_seconds: float | None
+) -> Iterator[tuple[int, np.ndarray]]:
     """The same from ffmpeg: it writes an .au stream, whose header names rate and channels, to a pipe."""
-    command = [ffmpeg, "-v", "error", "-nostdin", "-protocol_whitelist", "file,pipe", "-format_whitelist", FFMPEG_FORMATS]
-    command += ["-i", "file:" + os.path.abspath(path), "-vn", "-sn", "-dn", "-map", "0:a:0", "-map_metadata", "-1", "-c:a", "pcm_f32be"]
+    command = [
+        ffmpeg,
+        "-v",
+        "error",
+        "-nostdin",
+        "-protocol_whitelist",
+        "file,pipe",
+        "-format_whitelist",
+        FFMPEG_FORMATS,
+    ]
+    command += [
+        "-i",
+        "file:" + os.path.abspath(path),
+        "-vn",
+        "-sn",
+        "-dn",
+        "-map",
+        "0:a:0",
+        "-map_metadata",
+        "-1",
+        "-c:a",
+        "pcm_f32be",
+    ]
     command += ["-t", str(max_seconds)] if max_seconds is not None else []
-    with tempfile.TemporaryFile() as complaints, subprocess.Popen([*command, "-f", "au", "pipe:1"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints) as process:
+    with (
+        tempfile.TemporaryFile() as complaints,
+        subprocess.Popen(
+            [*command, "-f", "au", "pipe:1"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+        ) as process,
+    ):
         late = threading.Timer(FFMPEG_SECONDS, process.kill)
         late.daemon = True
         late.start()
@@ -171,7 +218,11 @@ def _ffmpeg_blocks(ffmpeg: str, path: Path, sample_rate: int, max_seconds: float
                 size = 4 * channels * _block_frames(channels, rate, sample_rate)
                 left = None if max_seconds is None else int(max_seconds * rate)
                 while (left is None or left > 0) and (data := process.stdout.read(size)):
-                    block = np.frombuffer(data[: len(data) // (4 * channels) * 4 * channels], ">f4").astype(np.float32).reshape(-1, channels)[:left]
+                    block = (
+                        np.frombuffer(data[: len(data) // (4 * channels) * 4 * channels], ">f4")
+                        .astype(np.float32)
+                        .reshape(-1, channels)[:left]
+                    )
                     if block.shape[0] == 0:
                         break
                     yield rate, block
@@ -232,7 +283,11 @@ def map_clips(function, tasks: list, workers: int, desc: str) -> list:
         with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
             return list(tqdm(pool.map(function, tasks, chunksize=16), total=len(tasks), **bar))
     except BrokenProcessPool:
-        raise HacError(f"a worker process died ({desc})", f"{workers} workers", "set workers: 1 in the profile; is there enough memory?") from None
+        raise HacError(
+            f"a worker process died ({desc})",
+            f"{workers} workers",
+            "set workers: 1 in the profile; is there enough memory?",
+        ) from None
 
 
 def failures_table(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
@@ -240,7 +295,9 @@ def failures_table(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
     return pd.DataFrame(sorted(rows), columns=["sound_id", "stage", "reason"], dtype="str")
 
 
-def load_clips(paths: dict[str, Path], sample_rate: int, seconds: float, workers: int = 2) -> tuple[list[str], np.ndarray, pd.DataFrame]:
+def load_clips(
+    paths: dict[str, Path], sample_rate: int, seconds: float, workers: int = 2
+) -> tuple[list[str], np.ndarray, pd.DataFrame]:
     """The first `seconds` of many clips, as one block.
 
     Returns
@@ -264,5 +321,9 @@ def load_waves(paths: dict[str, Path], sample_rate: int, seconds: float, workers
     _, waves, failures = load_clips(paths, sample_rate, seconds, workers)
     if len(failures):
         first = failures.iloc[0]
-        raise HacError(f"{len(failures)} sound files changed since the extraction; the first: {first['reason']}", str(paths[first["sound_id"]]), "run notebook 01 again")
+        raise HacError(
+            f"{len(failures)} sound files changed since the extraction; the first: {first['reason']}",
+            str(paths[first["sound_id"]]),
+            "run notebook 01 again",
+        )
     return waves

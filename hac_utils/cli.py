@@ -13,6 +13,8 @@ from .io import dump_json
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help="Heterogeneous audio classification, DCASE 2026 Task 1.")
 
+weights_app = typer.Typer(no_args_is_help=True, help="Published model weights: fetch them, show where they are.")
+app.add_typer(weights_app, name="weights")
 data_app = typer.Typer(no_args_is_help=True, help="Fetch, check and describe data sets.")
 app.add_typer(data_app, name="data")
 
@@ -84,6 +86,69 @@ def report(profile: ProfileOption = "demo", name: NameOption = "", data: DataOpt
     wall = sum(m["run"]["wall_s"] for m in manifests.values())
     peak = max(m["run"]["peak_memory_mb"] for m in manifests.values())
     print(f"report: {paths.relative(target)}   ({len(manifests)} notebooks, {wall:.0f} s, peak {peak} MiB)")
+
+
+@app.command()
+def extract(
+    source: Annotated[Path, typer.Argument(help="Dataset folder, any folder of sounds, or a sound file.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the embedding stores.")] = Path("embeddings"),
+    encoder: Annotated[str, typer.Option(help="logmel, clap, passt; clap-random and passt-random are untrained.")] = "logmel",
+    workers: Annotated[int, typer.Option(min=0, help="Decoding processes.")] = 2,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips encoded together.")] = 16,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Keep what is in the store already.")] = True,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 3 if any sound failed.")] = False,
+    engine: Annotated[str, typer.Option(help="local, or ray (needs the dist extra).")] = "local",
+    address: Annotated[str, typer.Option(help="Address of a Ray cluster; auto, or empty for one on this machine.")] = "",
+) -> None:
+    """Embed sounds (and, with clap, the texts of a dataset folder); what is there already is kept."""
+    from functools import partial
+
+    import pandas as pd
+
+    from . import catalog, datasets, distributed, templates
+    from . import extract as engine_local
+    from .errors import did_you_mean
+
+    if engine not in ("local", "ray"):
+        raise HacError(f"no engine {engine!r}", "--engine", did_you_mean(engine, ("local", "ray")))
+    jobs: list[tuple[dict, str]] = [(engine_local.sounds_in(source), "audio")]
+    model = catalog.audio_encoder(encoder, device)
+    if encoder == "clap" and source.is_dir() and datasets.has_metadata(source):
+        frame = datasets.read_dataset(source).frame
+        jobs.append((dict(zip(frame["sound_id"], templates.DEFAULT(frame), strict=True)), "text"))
+    done = []
+    for items, kind in jobs:
+        build = partial(catalog.audio_encoder if kind == "audio" else catalog.text_encoder, encoder)
+        if engine == "ray":
+            done.append(distributed.extract(items, build, out, address=address, device=device if device != "auto" else "cpu", batch_size=batch_size, resume=resume))
+        else:
+            done.append(engine_local.extract(items, model if kind == "audio" else build(device), out, workers=workers, batch_size=batch_size, resume=resume))
+    print(pd.concat([d.table() for d in done]).to_string(index=False))
+    failures = pd.concat([d.failures for d in done], ignore_index=True)
+    if len(failures):
+        print(f"\n{len(failures)} failed (all in failures.parquet):\n{failures.head(20).to_string(index=False)}")
+        if strict:
+            raise typer.Exit(3)
+
+
+@weights_app.command("get")
+def weights_get(
+    name: Annotated[str, typer.Argument(help="clap, passt or roberta.")],
+    offline: Annotated[bool, typer.Option("--offline", help="No network: only check what is here.")] = False,
+) -> None:
+    """Fetch published weights, verified (HAC_WEIGHTS_URL: a mirror; HAC_CACHE: where to keep them)."""
+    from . import weights
+
+    print(f"{name}: {weights.get(name, offline=offline)}")
+
+
+@weights_app.command("show")
+def weights_show() -> None:
+    """Where the weights are, their size, checksum and licence."""
+    from . import weights
+
+    print(weights.show().to_string(index=False))
 
 
 @data_app.command("get")

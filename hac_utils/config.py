@@ -122,8 +122,8 @@ class Profile:
 
 _CHOICES = {
     "kind": ("demo", "folder", "records"),
-    "audio_encoder": ("logmel", "clap-provided"),
-    "text_encoder": ("tfidf", "clap-provided"),
+    "audio_encoder": ("logmel", "clap", "clap-random", "clap-provided"),
+    "text_encoder": ("tfidf", "clap", "clap-provided"),
 }
 
 

@@ -47,6 +47,15 @@ class Dataset:
         return bool(self.audio)
 
 
+def has_metadata(folder: Path | str) -> bool:
+    """The folder holds a metadata table, so it is a dataset folder and not just sounds."""
+    try:
+        find_metadata(folder)
+    except HacError:
+        return False
+    return True
+
+
 def find_audio(folder: Path | str, ids: list[str]) -> dict[str, Path]:
     """sound_id -> file under ``audio/``; the first of `SUFFIXES` wins. Empty when there is no audio folder."""
     audio = Path(folder) / "audio"

@@ -18,8 +18,9 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from .audio import failures_table
+from .batches import Read, decoding_part, finish_batch, is_audio, read_sound
 from .errors import HacError
-from .extract import Read, Shard, Summary, commit, decoding_part, finish_batch, is_audio, open_for, plan, read_sound, store_document
+from .extract import Shard, Summary, commit, open_for, plan, store_document
 from .io import sha256_text
 from .store import Outcome, describe
 
@@ -53,8 +54,17 @@ def extract(
             store.clear()
         shards, hashes = plan(items, store, audio=is_audio(encoder), shard_size=shard_size)
         reused, failed, total = len(hashes), [], sum(len(s.ids) for s in shards)
-        with tqdm(total=len(items), initial=reused, desc=f"embed ({encoder.name}, ray)", unit="clip", disable=None, mininterval=1.0) as bar:
-            for shard, outcomes in _outcomes(ray, shards, items, encoder, build, device, actors, batch_size, bar):
+        with tqdm(
+            total=len(items),
+            initial=reused,
+            desc=f"embed ({encoder.name}, ray)",
+            unit="clip",
+            disable=None,
+            mininterval=1.0,
+        ) as bar:
+            for shard, outcomes in _outcomes(
+                ray, shards, items, encoder, build, device, actors, batch_size, bar
+            ):
                 commit(store, shard, outcomes)
                 hashes |= {o.sound_id: o.sha256 for o in outcomes if o.vector is not None}
                 failed += [(o.sound_id, o.stage, o.reason) for o in outcomes if o.vector is None]
@@ -69,24 +79,44 @@ def _ray(address: str) -> Any:
         import ray
         import ray.data
     except ImportError:
-        raise HacError("Ray is not installed", "--engine ray", 'pip install "ray[data]>=2.40", or leave --engine out') from None
+        raise HacError(
+            "Ray is not installed", "--engine ray", 'pip install "ray[data]>=2.40", or leave --engine out'
+        ) from None
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     if not ray.is_initialized():
         try:
-            ray.init(address=address or "local", include_dashboard=None if address else False, log_to_driver=False, logging_level="ERROR")
+            ray.init(
+                address=address or "local",
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
         except Exception as e:
-            raise HacError(f"no Ray cluster: {str(e).splitlines()[0] if str(e) else type(e).__name__}", f"--address {address}", "start one with: ray start --head, or leave --address out") from None
+            raise HacError(
+                f"no Ray cluster: {str(e).splitlines()[0] if str(e) else type(e).__name__}",
+                f"--address {address}",
+                "start one with: ray start --head, or leave --address out",
+            ) from None
     return ray
 
 
-def _outcomes(ray, shards: list[Shard], items, encoder, build, device: str, actors: int, batch_size: int, bar) -> Iterator[tuple[Shard, list[Outcome]]]:
+def _outcomes(
+    ray, shards: list[Shard], items, encoder, build, device: str, actors: int, batch_size: int, bar
+) -> Iterator[tuple[Shard, list[Outcome]]]:
     """Each shard with its outcomes, when the last of its batches has come back."""
     part = decoding_part(encoder) if is_audio(encoder) else None
     rows = []
     for s, shard in enumerate(shards):
         for k in range(0, len(shard.ids), batch_size):
             ids = shard.ids[k : k + batch_size]
-            rows.append({"shard": s, "batch": k // batch_size, "ids": ids, "items": [os.fspath(items[i]) for i in ids]})
+            rows.append(
+                {
+                    "shard": s,
+                    "batch": k // batch_size,
+                    "ids": ids,
+                    "items": [os.fspath(items[i]) for i in ids],
+                }
+            )
     if not rows:
         return
     ray.data.DataContext.get_current().enable_progress_bars = False
@@ -98,7 +128,13 @@ def _outcomes(ray, shards: list[Shard], items, encoder, build, device: str, acto
     decoders = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, int(cpus) - actors))
     models = ray.data.ActorPoolStrategy(min_size=1, max_size=actors)
     table = table.map(_Decode, fn_constructor_kwargs={"part": part}, compute=decoders, num_cpus=share)
-    table = table.map(_Encode, fn_constructor_kwargs={"build": build, "device": device, "threads": threads}, compute=models, num_cpus=share, **gpus)
+    table = table.map(
+        _Encode,
+        fn_constructor_kwargs={"build": build, "device": device, "threads": threads},
+        compute=models,
+        num_cpus=share,
+        **gpus,
+    )
     parts: dict[int, dict[int, list[Outcome]]] = {}
     for row in table.iter_rows():
         task = row["task"]
@@ -125,7 +161,9 @@ class _Decode:
         if self.part is None:
             reads = [Read(sha256_text(text), text) for text in task["items"]]
         else:
-            reads = [read_sound((i, path, self.part)) for i, path in zip(task["ids"], task["items"], strict=True)]
+            reads = [
+                read_sound((i, path, self.part)) for i, path in zip(task["ids"], task["items"], strict=True)
+            ]
         return {"task": _Task(task, reads=reads)}
 
 

@@ -15,131 +15,30 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from . import features
-from .audio import DECODING, FFMPEG_SUFFIXES, MAX_SECONDS, SUFFIXES, failures_table, load_audio
-from .datasets import Dataset, find_metadata, read_dataset
-from .encoders import AUDIO_ENCODERS, TEXT_ENCODERS
+from .audio import DECODING, FFMPEG_SUFFIXES, MAX_SECONDS, SUFFIXES, failures_table
+from .batches import Read, decoding_part, file_hash, finish_batch, is_audio, read_sound
+from .encoders import TEXT_ENCODERS
 from .errors import HacError, first_few
-from .io import sha256_file, sha256_text
+from .io import sha256_text
 from .pool import Died, ordered
 from .store import Outcome, Store, describe, open_store
+
+if TYPE_CHECKING:  # without it decoding processes start twice as fast: it brings scipy.signal along
+    from .datasets import Dataset
 
 #: Encoder name for the LAION-CLAP embeddings that the challenge provides with its data sets.
 PROVIDED = "clap-provided"
 
-#: Encoders that need no network and no batch: they run in the decoding processes.
-LIGHT = ("logmel",)
-
 #: Fewer clips are not worth the start of processes.
 _FEW = 32
-
-
-@dataclass(frozen=True)
-class Read:
-    """A file after decoding: its hash and a waveform (or already a vector), or the reason why not."""
-
-    sha256: str
-    value: np.ndarray | None
-    stage: str = ""
-    reason: str = ""
-
-
-def read_sound(task: tuple[str, str, Any]) -> Read:
-    """(sound_id, path, encoder) to what the encoder gets; light encoders also encode here."""
-    sound_id, path, encoder = task
-    sha = ""
-    try:
-        before = _state(path)
-        sha = _file_hash(path)
-        audio = load_audio(path, encoder.sample_rate, getattr(encoder, "max_seconds", MAX_SECONDS))
-        if _state(path) != before:
-            raise HacError("the file changed while it was read", path)
-    except HacError as e:
-        return Read(sha, None, "decode", e.what)
-    if encoder.name in LIGHT:
-        with _threads().limit(limits=1):  # another number of BLAS threads gives other last bits
-            outcome = encode_batch(encoder, [(sound_id, Read(sha, audio))])[0]
-        return Read(sha, outcome.vector, outcome.stage, outcome.reason)
-    return Read(sha, audio)
-
-
-@lru_cache(maxsize=1)
-def _threads() -> Any:
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
-
-
-@dataclass(frozen=True)
-class _Spec:
-    """What a decoding process needs to know of an encoder that stays in the main process."""
-
-    name: str
-    sample_rate: int
-    max_seconds: float | None
-
-
-def decoding_part(encoder: Any) -> Any:
-    """The encoder itself when it is light, else only its name, rate and length: what travels to a decoding process."""
-    if encoder.name in LIGHT:
-        return encoder
-    return _Spec(encoder.name, encoder.sample_rate, getattr(encoder, "max_seconds", MAX_SECONDS))
-
-
-def _state(path: str) -> tuple[int, int] | None:
-    try:
-        s = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return s.st_size, s.st_mtime_ns
-
-
-def _file_hash(path: Path | str) -> str:
-    """SHA-256 of a regular file's bytes; "" for anything that cannot be read."""
-    try:
-        return sha256_file(path) if os.path.isfile(path) else ""
-    except (OSError, ValueError):
-        return ""
-
-
-def encode_batch(encoder: Any, batch: Sequence[tuple[str, Read]]) -> list[Outcome]:
-    """Encode what was decoded. If the encoder fails on the batch, its items are tried one by one, and the bad ones listed.
-
-    `batch` is (sound_id, what was read); failed reads pass through.
-    """
-    good = [(i, r) for i, r in batch if r.value is not None]
-    vectors: dict[str, np.ndarray] = {}
-    reasons: dict[str, str] = {}
-    try:
-        if good:
-            X = encoder.encode([r.value for _, r in good], [i for i, _ in good])
-            vectors = {i: x for (i, _), x in zip(good, X, strict=True)}
-    except Exception:  # one bad clip must not cost its neighbours
-        for i, r in good:
-            try:
-                vectors[i] = encoder.encode([r.value], [i])[0]
-            except Exception as e:
-                reasons[i] = f"the {encoder.name} encoder failed: {e.what if isinstance(e, HacError) else f'{type(e).__name__}: {e}'}".splitlines()[0]
-    for i, x in vectors.items():
-        if x.shape != (encoder.dim,) or not np.isfinite(x).all():
-            reasons[i] = f"the {encoder.name} encoder gave values that are not finite"
-    return [_outcome(i, r, vectors.get(i), reasons.get(i, "")) for i, r in batch]
-
-
-def _outcome(sound_id: str, read: Read, vector: np.ndarray | None, reason: str) -> Outcome:
-    if read.value is None:
-        return Outcome(sound_id, read.sha256, None, read.stage, read.reason)
-    if reason:
-        return Outcome(sound_id, read.sha256, None, "encode", reason)
-    return Outcome(sound_id, read.sha256, np.asarray(vector, np.float32))
 
 
 @dataclass(frozen=True)
@@ -185,14 +84,17 @@ class Summary:
         }])  # fmt: skip
 
 
-def is_audio(encoder: Any) -> bool:
-    """Audio encoders have a sample rate; the others take texts."""
-    return hasattr(encoder, "sample_rate")
-
-
 def store_document(encoder: Any) -> dict[str, Any]:
     """Everything the vectors of an encoder depend on besides the items."""
-    decode = {**DECODING, "sample_rate": encoder.sample_rate, "max_seconds": getattr(encoder, "max_seconds", MAX_SECONDS)} if is_audio(encoder) else {}
+    decode = (
+        {
+            **DECODING,
+            "sample_rate": encoder.sample_rate,
+            "max_seconds": getattr(encoder, "max_seconds", MAX_SECONDS),
+        }
+        if is_audio(encoder)
+        else {}
+    )
     return {"encoder": encoder.name, "settings": encoder.settings(), "decode": decode}
 
 
@@ -205,11 +107,17 @@ def open_for(encoder: Any, out: Path | str) -> Store:
         A text encoder that is fitted per fold: its vectors depend on other texts.
     """
     if encoder.name in TEXT_ENCODERS:
-        raise HacError(f"the {encoder.name} encoder is fitted on the training texts of a fold, so it has no vectors of its own", "--encoder", "the notebooks use it; extract with clap")
+        raise HacError(
+            f"the {encoder.name} encoder is fitted on the training texts of a fold, so it has no vectors of its own",
+            "--encoder",
+            "the notebooks use it; extract with clap",
+        )
     return open_store(out, encoder.name, encoder.dim, store_document(encoder))
 
 
-def plan(items: Mapping[str, Path | str], store: Store, *, audio: bool, shard_size: int) -> tuple[list[Shard], dict[str, str]]:
+def plan(
+    items: Mapping[str, Path | str], store: Store, *, audio: bool, shard_size: int
+) -> tuple[list[Shard], dict[str, str]]:
     """What is missing, in shards, and sound_id -> sha256 of what is there.
 
     Only items that the store knows are hashed now. New items come first, sorted and cut at fixed places, so that
@@ -217,24 +125,44 @@ def plan(items: Mapping[str, Path | str], store: Store, *, audio: bool, shard_si
     """
     known = sorted(i for i in items if store.knows(i))
     with ThreadPoolExecutor(8) as pool:
-        hashes = dict(zip(known, pool.map(_file_hash if audio else sha256_text, [items[i] for i in known]), strict=True))
+        hashes = dict(
+            zip(known, pool.map(file_hash if audio else sha256_text, [items[i] for i in known]), strict=True)
+        )
     there = {i: sha for i, sha in hashes.items() if (i, sha) in store.good}
     numbers = store.free_numbers()
     shards = []
-    for again, ids in ((False, sorted(set(items) - set(known))), (True, [i for i in known if i not in there])):
-        shards += [Shard(next(numbers), ids[k : k + shard_size], again) for k in range(0, len(ids), shard_size)]
+    for again, ids in (
+        (False, sorted(set(items) - set(known))),
+        (True, [i for i in known if i not in there]),
+    ):
+        shards += [
+            Shard(next(numbers), ids[k : k + shard_size], again) for k in range(0, len(ids), shard_size)
+        ]
     return shards, there
 
 
 def commit(store: Store, shard: Shard, outcomes: Sequence[Outcome]) -> None:
     """Write a finished shard; what failed again in the same way is not written twice."""
     if shard.again:
-        outcomes = [o for o in outcomes if o.vector is not None or (o.sha256, o.stage, o.reason) not in store.failed.get(o.sound_id, ())]
+        outcomes = [
+            o
+            for o in outcomes
+            if o.vector is not None or (o.sha256, o.stage, o.reason) not in store.failed.get(o.sound_id, ())
+        ]
     if outcomes:
         store.write(shard.number, outcomes)
 
 
-def extract(items: Mapping[str, Path | str], encoder: Any, out: Path | str, *, workers: int = 2, batch_size: int = 16, shard_size: int = 256, resume: bool = True) -> Summary:
+def extract(
+    items: Mapping[str, Path | str],
+    encoder: Any,
+    out: Path | str,
+    *,
+    workers: int = 2,
+    batch_size: int = 16,
+    shard_size: int = 256,
+    resume: bool = True,
+) -> Summary:
     """Embed sounds or texts into the encoder's store under `out`; what is there already is kept.
 
     Parameters
@@ -267,7 +195,14 @@ def extract(items: Mapping[str, Path | str], encoder: Any, out: Path | str, *, w
         reused, failed, model_seconds = len(hashes), [], 0.0
         reads = _reads(items, ids, encoder, workers, ahead=batch_size + 2 * workers)
         try:
-            with tqdm(total=len(items), initial=reused, desc=f"embed ({encoder.name})", unit="clip", disable=None, mininterval=1.0) as bar:
+            with tqdm(
+                total=len(items),
+                initial=reused,
+                desc=f"embed ({encoder.name})",
+                unit="clip",
+                disable=None,
+                mininterval=1.0,
+            ) as bar:
                 for shard in shards:
                     outcomes: list[Outcome] = []
                     for k in range(0, len(shard.ids), batch_size):
@@ -276,7 +211,8 @@ def extract(items: Mapping[str, Path | str], encoder: Any, out: Path | str, *, w
                         outcomes += finish_batch(encoder, batch)
                         model_seconds += time.perf_counter() - began
                         bar.update(len(batch))
-                        del batch
+                        if not hashes and not any(o.vector is not None for o in outcomes):
+                            _refuse_if_broken(encoder, outcomes)
                     commit(store, shard, outcomes)
                     hashes |= {o.sound_id: o.sha256 for o in outcomes if o.vector is not None}
                     failed += [(o.sound_id, o.stage, o.reason) for o in outcomes if o.vector is None]
@@ -284,17 +220,25 @@ def extract(items: Mapping[str, Path | str], encoder: Any, out: Path | str, *, w
             reads.close()
         failures = failures_table(failed)
         store.finish(hashes, failures)
-    return Summary(encoder.name, store, hashes, len(ids), reused, failures, time.perf_counter() - start, model_seconds)
+    return Summary(
+        encoder.name, store, hashes, len(ids), reused, failures, time.perf_counter() - start, model_seconds
+    )
 
 
-def finish_batch(encoder: Any, batch: Sequence[tuple[str, Read]]) -> list[Outcome]:
-    """:func:`encode_batch`, unless the encoder is light and has done its work while decoding."""
-    if encoder.name in LIGHT:
-        return [_outcome(i, r, r.value, "") for i, r in batch]
-    return encode_batch(encoder, batch)
+def _refuse_if_broken(encoder: Any, outcomes: Sequence[Outcome]) -> None:
+    """When the encoder has failed on all of several clips, and on nothing but clips so far, it is not the clips."""
+    reasons = [o.reason for o in outcomes if o.stage == "encode"]
+    if len(reasons) > 1 and len(set(reasons)) == 1:
+        raise HacError(
+            f"{reasons[0]} (on each of the first {len(reasons)} clips)",
+            encoder.name,
+            "check the encoder's weights, device and memory",
+        )
 
 
-def _reads(items: Mapping[str, Path | str], ids: list[str], encoder: Any, workers: int, ahead: int) -> Iterator[Read]:
+def _reads(
+    items: Mapping[str, Path | str], ids: list[str], encoder: Any, workers: int, ahead: int
+) -> Iterator[Read]:
     """What was read of each of `ids`, in order."""
     if not is_audio(encoder):
         for i in ids:
@@ -319,6 +263,8 @@ def sounds_in(path: Path | str) -> dict[str, Path]:
     HacError
         No such folder, or no sounds in it.
     """
+    from .datasets import find_metadata, read_dataset
+
     path = Path(path)
     if path.is_file():
         return {_safe_id(path.name): path}
@@ -332,7 +278,9 @@ def sounds_in(path: Path | str) -> dict[str, Path]:
             raise HacError("the dataset has no sounds", str(path / "audio"), "hac data get NAME --audio")
         return found
     if not path.is_dir():
-        raise HacError("no such folder", str(path), "give a dataset folder, a folder of sounds, or a sound file")
+        raise HacError(
+            "no such folder", str(path), "give a dataset folder, a folder of sounds, or a sound file"
+        )
     suffixes, names = SUFFIXES + FFMPEG_SUFFIXES, []
     for folder, folders, files in os.walk(path):
         folders[:] = sorted(d for d in folders if not d.startswith("."))
@@ -342,7 +290,10 @@ def sounds_in(path: Path | str) -> dict[str, Path]:
     if not names:
         raise HacError("no sounds in the folder", str(path), "sounds end in " + " ".join(suffixes))
     counts = Counter(_safe_id(n) for n in names)
-    return {_safe_id(n) if counts[_safe_id(n)] == 1 else f"{_safe_id(n)}-{_short_hash(n)}": path / n for n in sorted(names)}
+    return {
+        _safe_id(n) if counts[_safe_id(n)] == 1 else f"{_safe_id(n)}-{_short_hash(n)}": path / n
+        for n in sorted(names)
+    }
 
 
 def _safe_id(name: str) -> str:
@@ -354,7 +305,9 @@ def _short_hash(name: str) -> str:
     return sha256_text(os.fsencode(name).hex())[:8]
 
 
-def embed_audio(paths: dict[str, Path], encoder: str, workers: int = 2, *, store: Path | None = None) -> tuple[list[str], np.ndarray, pd.DataFrame]:
+def embed_audio(
+    paths: dict[str, Path], encoder: str, workers: int = 2, *, store: Path | None = None
+) -> tuple[list[str], np.ndarray, pd.DataFrame]:
     """Embed sound files, through the store under the folder `store` (else nothing is kept).
 
     Returns
@@ -363,8 +316,10 @@ def embed_audio(paths: dict[str, Path], encoder: str, workers: int = 2, *, store
     X : float32, shape (k, 512)
     failures : table (sound_id, stage, reason)
     """
+    from .catalog import audio_encoder
+
     with tempfile.TemporaryDirectory(prefix="hac-store-") as nowhere:
-        done = extract(paths, AUDIO_ENCODERS[encoder](), store or nowhere, workers=workers)
+        done = extract(paths, audio_encoder(encoder), store or nowhere, workers=workers)
         ids, X = done.read(list(paths))
         return ids, np.array(X), done.failures.assign(stage="audio embedding")
 
@@ -387,14 +342,18 @@ class Embedded:
     failures: pd.DataFrame
 
 
-def embed_corpus(dataset: Dataset, audio_encoder: str, text_encoder: str, workers: int = 2, *, store: Path | None = None) -> Embedded:
+def embed_corpus(
+    dataset: Dataset, audio_encoder: str, text_encoder: str, workers: int = 2, *, store: Path | None = None
+) -> Embedded:
     """Embed a corpus, or take the embeddings that came with it ("clap-provided"); keep the clips that have all.
 
     `store` is a folder that keeps what was embedded, so that a run that was killed goes on where it stopped.
     """
     ids = dataset.frame["sound_id"].tolist()
     vectors: dict[str, tuple[list[str], np.ndarray]] = {}
-    failures = [failures_table([(i, "audio file", "no file for this sound_id") for i in dataset.missing_audio])]
+    failures = [
+        failures_table([(i, "audio file", "no file for this sound_id") for i in dataset.missing_audio])
+    ]
     if audio_encoder == PROVIDED:
         failures = []
         *vectors["audio"], bad = features.load(dataset.folder, ids, "audio")
@@ -403,20 +362,33 @@ def embed_corpus(dataset: Dataset, audio_encoder: str, text_encoder: str, worker
         *vectors["audio"], bad = embed_audio(dataset.audio, audio_encoder, workers, store=store)
         failures.append(bad)
         if not vectors["audio"][0]:
-            raise HacError(f"none of the {len(bad)} sound files could be read; the first: {bad['reason'].iloc[0]}", str(dataset.folder / "audio"), f"check the files {first_few(bad['sound_id'].tolist())}")
+            raise HacError(
+                f"none of the {len(bad)} sound files could be read; the first: {bad['reason'].iloc[0]}",
+                str(dataset.folder / "audio"),
+                f"check the files {first_few(bad['sound_id'].tolist())}",
+            )
     if text_encoder == PROVIDED:
         *vectors["text"], bad = features.load(dataset.folder, ids, "text")
         failures.append(bad)
+    elif text_encoder not in TEXT_ENCODERS:
+        from . import catalog, templates
+
+        vectors["text"] = (ids, catalog.text_encoder(text_encoder).encode(templates.DEFAULT(dataset.frame)))
     have = [set(names) for names, _ in vectors.values()]
     kept = [i for i in ids if all(i in h for h in have)]
     frame = dataset.frame.set_index("sound_id").loc[kept].reset_index()[dataset.frame.columns]
     frame["path"] = [str(dataset.audio.get(i, "")) for i in kept]
-    out = {kind: X if list(names) == kept else X[pd.Index(names).get_indexer(kept)] for kind, (names, X) in vectors.items()}
+    out = {
+        kind: X if list(names) == kept else X[pd.Index(names).get_indexer(kept)]
+        for kind, (names, X) in vectors.items()
+    }
     table = pd.concat(failures, ignore_index=True).drop_duplicates("sound_id", ignore_index=True)
     return Embedded(frame, out.get("audio"), out.get("text"), table)
 
 
-def embed_texts(encoder: str, train: Sequence[str], corpora: dict[str, Sequence[str]], *, seed: int) -> dict[str, np.ndarray]:
+def embed_texts(
+    encoder: str, train: Sequence[str], corpora: dict[str, Sequence[str]], *, seed: int
+) -> dict[str, np.ndarray]:
     """Fit a text encoder on the training texts only, then embed each corpus: name -> (n, 512)."""
     fitted = TEXT_ENCODERS[encoder](seed).fit(train)
     return {name: fitted.encode(texts) for name, texts in corpora.items()}

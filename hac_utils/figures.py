@@ -43,6 +43,7 @@ SIZES: dict[str, tuple[float, float]] = {
     "gate_by_class": (10.0, 4.2),
     "tau_curve": (6.4, 4.2),
     "logmel_grid": (12.0, 3.4),
+    "cosine_histogram": (6.4, 3.6),
 }
 
 INK, GREY, LIGHT = "#222222", "#6B6B6B", "#D9D9D9"

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,8 @@ class PasstEncoder:
             )
             if self._file is not None:
                 self._fill(net, passt)
+            for block in net.blocks:
+                block.attn.forward = MethodType(_fused_attention, block.attn)
             model = PasstBasicWrapper(mel=mel, net=net, mode="all")
         return model.eval().requires_grad_(False).to(torch_device(self.device))
 
@@ -193,6 +196,16 @@ class PasstEncoder:
             first = [*missing, *unexpected][0]
             what = f"{len(missing)} weights missing, {len(unexpected)} unknown; the first: {first}"
             raise HacError(what, where, fix)
+
+
+def _fused_attention(self: Any, x: Any) -> Any:
+    """hear21passt's ``Attention.forward`` by torch's fused kernel: the model takes two thirds of the time."""
+    import torch
+
+    n, tokens, width = x.shape
+    q, k, v = self.qkv(x).reshape(n, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    x = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=self.scale)
+    return self.proj(x.transpose(1, 2).reshape(n, tokens, width))
 
 
 @contextlib.contextmanager

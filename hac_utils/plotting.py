@@ -7,7 +7,7 @@ cent. Families differ in colour and in marker.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -51,6 +51,7 @@ __all__ = [
     "class_counts",
     "confidence_vs_error",
     "confusion",
+    "cosine_histogram",
     "durations",
     "forest",
     "gate_by_class",
@@ -156,6 +157,22 @@ def class_counts(table: pd.DataFrame, *, ax: Axes) -> Axes:
     ax.set_ylim(0, table["n"].max() * 1.12)
     if "mean_confidence" in table.columns and table["mean_confidence"].notna().any():
         _confidence_strip(ax, table["mean_confidence"].to_numpy(float))
+    return ax
+
+
+def cosine_histogram(cosines: Mapping[str, np.ndarray], *, ax: Axes) -> Axes:
+    """How many clips have which cosine between two embeddings of theirs; one outline per kind."""
+    if not cosines:
+        return nothing(ax, "nothing to compare in this run")
+    for i, (kind, values) in enumerate(cosines.items()):
+        values = np.asarray(values, float)
+        values = values[np.isfinite(values)]
+        ax.hist(
+            values, bins=np.linspace(-1, 1, 81), histtype="step", lw=1.8, color=_CYCLE[i], ls=_DASHES[i],
+            label=f"{kind}: {len(values):,} clips, median {np.median(values):.3f}" if len(values) else kind,
+        )  # fmt: skip
+    ax.set(xlim=(-1.02, 1.02), xlabel="Cosine of extracted and provided embedding", ylabel="Clips")
+    legend_above(ax, 1)
     return ax
 
 

@@ -32,7 +32,14 @@ log = logging.getLogger(__name__)
 #: Raised by hand when the same settings come to mean other vectors.
 EXTRACT_VERSION = 1
 
-_TYPES = {"sound_id": "str", "sha256": "str", "row": "int64", "crc32": "int64", "stage": "str", "reason": "str"}
+_TYPES = {
+    "sound_id": "str",
+    "sha256": "str",
+    "row": "int64",
+    "crc32": "int64",
+    "stage": "str",
+    "reason": "str",
+}
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,9 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             f = open(self.folder / ".lock", "a")
         except OSError as e:
-            raise HacError(f"cannot write: {e.strerror}", str(self.folder), "choose a folder you can write to") from None
+            raise HacError(
+                f"cannot write: {e.strerror}", str(self.folder), "choose a folder you can write to"
+            ) from None
         with f:
             try:
                 fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -95,7 +104,11 @@ class Store:
             if list(index.columns) != list(_TYPES):
                 return None
             n = int((index["row"] >= 0).sum())
-            X = np.load(array, mmap_mode="r", allow_pickle=False) if n else np.empty((0, self.dim), np.float32)
+            X = (
+                np.load(array, mmap_mode="r", allow_pickle=False)
+                if n
+                else np.empty((0, self.dim), np.float32)
+            )
         except (HacError, ValueError, OSError, EOFError):
             return None
         kept = index[index["row"] >= 0]
@@ -158,7 +171,19 @@ class Store:
         vectors = [o.vector for o in outcomes if o.vector is not None]
         rows = iter(range(len(vectors)))
         index = pd.DataFrame(
-            [(o.sound_id, o.sha256, -1, 0, o.stage, o.reason) if o.vector is None else (o.sound_id, o.sha256, next(rows), zlib.crc32(np.ascontiguousarray(o.vector, np.float32)), "", "") for o in outcomes],
+            [
+                (o.sound_id, o.sha256, -1, 0, o.stage, o.reason)
+                if o.vector is None
+                else (
+                    o.sound_id,
+                    o.sha256,
+                    next(rows),
+                    zlib.crc32(np.ascontiguousarray(o.vector, np.float32)),
+                    "",
+                    "",
+                )
+                for o in outcomes
+            ],
             columns=list(_TYPES),
         ).astype(_TYPES)
         array, table = self._files(number)
@@ -172,7 +197,9 @@ class Store:
     def finish(self, wanted: Mapping[str, str], failures: pd.DataFrame) -> None:
         """Write the outcome of an extraction: `wanted` is sound_id -> sha256 of the items that have a vector."""
         places = [(i, wanted[i], *self.good[i, wanted[i]]) for i in sorted(wanted)]
-        index = pd.DataFrame(places, columns=["sound_id", "sha256", "shard", "row"]).astype({"sound_id": "str", "sha256": "str", "shard": "int64", "row": "int64"})
+        index = pd.DataFrame(places, columns=["sound_id", "sha256", "shard", "row"]).astype(
+            {"sound_id": "str", "sha256": "str", "shard": "int64", "row": "int64"}
+        )
         write_parquet(self.folder / "failures.parquet", failures)
         write_parquet(self.folder / "index.parquet", index)
 
@@ -203,11 +230,18 @@ def open_store(out: Path | str, name: str, dim: int, document: Mapping[str, Any]
 
 def describe(store: Store, name: str, document: Mapping[str, Any]) -> None:
     """Write ``meta.json``, or check that it is of the same key (under the lock)."""
-    meta = {"encoder": name, "dim": store.dim, "key": content_key(document), "made_of": {**document, "extract_version": EXTRACT_VERSION}}
+    meta = {
+        "encoder": name,
+        "dim": store.dim,
+        "key": content_key(document),
+        "made_of": {**document, "extract_version": EXTRACT_VERSION},
+    }
     path = store.folder / "meta.json"
     if path.is_file():
         if read_json(path).get("key") != meta["key"]:
-            raise HacError("the store was made with other settings", str(path), "choose another output folder")
+            raise HacError(
+                "the store was made with other settings", str(path), "choose another output folder"
+            )
         return
     write_json(path, meta)
 
@@ -235,11 +269,19 @@ def load(folder: Path | str, ids: Sequence[str] | None = None) -> tuple[list[str
     if ids is not None:
         missing = [i for i in ids if i not in wanted]
         if missing:
-            raise HacError(f"{len(missing)} of {len(ids)} clips have no embedding: {first_few(missing)}", str(folder / "index.parquet"), "see failures.parquet beside it, or run hac extract again")
+            raise HacError(
+                f"{len(missing)} of {len(ids)} clips have no embedding: {first_few(missing)}",
+                str(folder / "index.parquet"),
+                "see failures.parquet beside it, or run hac extract again",
+            )
         wanted = {i: wanted[i] for i in ids}
     store = Store(folder, int(read_json(folder / "meta.json")["dim"]))
     store.scan()
     lost = [i for i, sha in wanted.items() if (i, sha) not in store.good]
     if lost:
-        raise HacError(f"damaged shards: {first_few(lost)} are lost", str(folder), "run hac extract again: it computes what is missing")
+        raise HacError(
+            f"damaged shards: {first_few(lost)} are lost",
+            str(folder),
+            "run hac extract again: it computes what is missing",
+        )
     return list(wanted), store.read(wanted)

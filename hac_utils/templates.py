@@ -65,6 +65,9 @@ TEMPLATES: dict[str, Template] = {
     "SIX team: tags description": _six,
 }
 
+#: The template used where none was chosen.
+DEFAULT = TEMPLATES["title. tags. description"]
+
 
 def compare(extracted: Vectors, provided: Vectors) -> pd.DataFrame:
     """Cosine of two embeddings of the same clips.

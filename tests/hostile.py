@@ -10,8 +10,36 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-FORMATS = {"wav": "PCM_16", "flac": "PCM_16", "ogg": "VORBIS", "mp3": "MPEG_LAYER_III", "aiff": "PCM_16", "au": "PCM_16"}
-NAMES = ["日本語", "naïve café", "line\nbreak", "tab\there", "a'b\"c", "$(reboot)", ";ls", "-rf", "%s%n", "emoji 🎵", "x..", "con", " ", "a" * 200, "dot.in.name", "\u202eabc", "\\", "*?[a]", "\x7f", "ä̈"]
+FORMATS = {
+    "wav": "PCM_16",
+    "flac": "PCM_16",
+    "ogg": "VORBIS",
+    "mp3": "MPEG_LAYER_III",
+    "aiff": "PCM_16",
+    "au": "PCM_16",
+}
+NAMES = [
+    "日本語",
+    "naïve café",
+    "line\nbreak",
+    "tab\there",
+    "a'b\"c",
+    "$(reboot)",
+    ";ls",
+    "-rf",
+    "%s%n",
+    "emoji 🎵",
+    "x..",
+    "con",
+    " ",
+    "a" * 200,
+    "dot.in.name",
+    "\u202eabc",
+    "\\",
+    "*?[a]",
+    "\x7f",
+    "ä̈",
+]
 
 
 def tone(n: int, rate: int, channels: int = 1) -> np.ndarray:
@@ -19,11 +47,30 @@ def tone(n: int, rate: int, channels: int = 1) -> np.ndarray:
     return np.stack([wave * (k + 1) / channels for k in range(channels)], axis=1).astype(np.float32)
 
 
-def riff(data: bytes, *, riff_size: int, data_size: int, rate: int = 16_000, channels: int = 1, bits: int = 16, kind: int = 1, align: int | None = None) -> bytes:
+def riff(
+    data: bytes,
+    *,
+    riff_size: int,
+    data_size: int,
+    rate: int = 16_000,
+    channels: int = 1,
+    bits: int = 16,
+    kind: int = 1,
+    align: int | None = None,
+) -> bytes:
     """A WAV file by hand, with any lies in its header."""
     align = channels * bits // 8 if align is None else align
     fmt = struct.pack("<HHIIHH", kind, channels, rate, rate * align & 0xFFFFFFFF, align & 0xFFFF, bits)
-    return b"RIFF" + struct.pack("<I", riff_size) + b"WAVEfmt " + struct.pack("<I", 16) + fmt + b"data" + struct.pack("<I", data_size) + data
+    return (
+        b"RIFF"
+        + struct.pack("<I", riff_size)
+        + b"WAVEfmt "
+        + struct.pack("<I", 16)
+        + fmt
+        + b"data"
+        + struct.pack("<I", data_size)
+        + data
+    )
 
 
 def make(folder: Path) -> int:
@@ -50,7 +97,18 @@ def make(folder: Path) -> int:
     for end in FORMATS:  # 6 x 2: wrong ending
         for other in [o for o in FORMATS if o != end][:2]:
             (folder / f"really-{other}.{end}").write_bytes((folder / f"whole.{other}").read_bytes())
-    for head in (b"\x89PNG\r\n\x1a\n", b"%PDF-1.7\n", b"PK\x03\x04", b"\x1f\x8b\x08", b"\x7fELF", b"<html>", b"GIF89a", b"#EXTM3U\n", b"ffconcat version 1.0\n", b"ID3\x03\x00\x00\x7f\x7f\x7f\x7f"):
+    for head in (
+        b"\x89PNG\r\n\x1a\n",
+        b"%PDF-1.7\n",
+        b"PK\x03\x04",
+        b"\x1f\x8b\x08",
+        b"\x7fELF",
+        b"<html>",
+        b"GIF89a",
+        b"#EXTM3U\n",
+        b"ffconcat version 1.0\n",
+        b"ID3\x03\x00\x00\x7f\x7f\x7f\x7f",
+    ):
         (folder / f"head-{head[:4].hex()}.mp3").write_bytes(head + rng.bytes(900))  # 10
     for n in (1, 2, 3, 5, 10, 100):  # 6 x 3: a handful of samples
         for r in (1000, 44_100, 384_000):
@@ -59,9 +117,30 @@ def make(folder: Path) -> int:
         write(f"rate{r}.wav", tone(4000, r), r)
     for channels in (2, 3, 6, 8, 16, 64, 255, 1024):  # 8
         write(f"channels{channels}.wav", tone(2000, rate, channels), subtype="FLOAT")
-    for subtype in ("PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "MS_ADPCM", "IMA_ADPCM", "GSM610"):  # 10
+    for subtype in (
+        "PCM_U8",
+        "PCM_24",
+        "PCM_32",
+        "FLOAT",
+        "DOUBLE",
+        "ULAW",
+        "ALAW",
+        "MS_ADPCM",
+        "IMA_ADPCM",
+        "GSM610",
+    ):  # 10
         write(f"sub-{subtype}.wav", tone(4000, rate), subtype=subtype)
-    odd = {"nan": np.nan, "inf": np.inf, "minus-inf": -np.inf, "huge": 3e38, "int16-scale": 32_767.0, "tiny": 1e-40, "loud": 9.0, "too-loud": 1001.0, "minus-too-loud": -1001.0}
+    odd = {
+        "nan": np.nan,
+        "inf": np.inf,
+        "minus-inf": -np.inf,
+        "huge": 3e38,
+        "int16-scale": 32_767.0,
+        "tiny": 1e-40,
+        "loud": 9.0,
+        "too-loud": 1001.0,
+        "minus-too-loud": -1001.0,
+    }
     for name, value in odd.items():  # 9 x 3: one sample, all samples, the last sample
         for where in (slice(50, 51), slice(None), slice(-1, None)):
             data = tone(4000, rate)
@@ -99,7 +178,14 @@ def make(folder: Path) -> int:
     }  # fmt: skip
     for name, data in lies.items():
         (folder / f"lie-{name}.wav").write_bytes(data)
-    (folder / "flac-huge.flac").write_bytes(b"fLaC\x80\x00\x00\x22" + struct.pack(">HH", 4096, 4096) + bytes(6) + b"\xff" * 8 + bytes(16) + rng.bytes(500))
+    (folder / "flac-huge.flac").write_bytes(
+        b"fLaC\x80\x00\x00\x22"
+        + struct.pack(">HH", 4096, 4096)
+        + bytes(6)
+        + b"\xff" * 8
+        + bytes(16)
+        + rng.bytes(500)
+    )
     (folder / "au-huge.au").write_bytes(struct.pack(">4s5I", b".snd", 24, top, 3, 16_000, 1) + short)
     (folder / "au-offset.au").write_bytes(struct.pack(">4s5I", b".snd", top, top, 3, 16_000, 1) + short)
     for k in range(40):  # bytes flipped in good files

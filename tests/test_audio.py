@@ -276,7 +276,9 @@ def test_memory_does_not_grow_with_a_file_of_two_hours(tmp_path):
         head[4:8], head[40:44] = (36 + 2 * frames).to_bytes(4, "little"), (2 * frames).to_bytes(4, "little")
         path.write_bytes(head)
         os.truncate(path, 44 + 2 * frames)  # a file with a hole: silence
-        done = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True
+        )
         return map(int, done.stdout.split())
 
     short, small = decoded(0.05)

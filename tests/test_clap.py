@@ -51,7 +51,7 @@ def laion_state(shape: clap_model.Shape, seed: int = 1) -> dict:
 
 
 def save_like_published(path, state, **more):
-    """With the prefix of parallel training, the buffer of old transformers, and a training run's leftovers."""
+    """With the prefix of parallel training, the buffer of old transformers, and what training leaves."""
     inside = {f"module.{k}": v for k, v in state.items()}
     inside["module.text_branch.embeddings.position_ids"] = torch.arange(SMALL.positions)[None]
     optimizer = {"state": {}, "param_groups": [{"lr": np.float64(1e-4), "betas": (0.9, 0.99)}]}
@@ -464,6 +464,29 @@ def test_a_hugging_face_folder_gives_the_same_bytes(weights, state, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"\x08" * 100)
     with pytest.raises(HacError, match="not loaded as a CLAP model"):
         clap.ClapEncoder(weights=str(tmp_path)).encode(waves, ids)
+
+
+def test_the_fetched_folder_serves_both_encoders(weights, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setenv("HAC_CACHE", str(tmp_path))
+    folder = tmp_path / "weights" / "clap"
+    folder.mkdir(parents=True)
+    (folder / clap.CHECKPOINT).write_bytes(weights.read_bytes())
+    for name in ("tokenizer.json", "vocab.json", "merges.txt"):
+        (folder / name).write_bytes((tokenizer / name).read_bytes())
+    (folder / "config.json").write_text('{"model_type": "roberta", "vocab_size": 1500}')  # as roberta-base's
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 512}')
+    audio, text = clap.ClapEncoder(), clap.ClapTextEncoder()
+    other = clap.ClapTextEncoder(weights=str(weights), tokenizer=str(tokenizer))
+    assert text.encode(["rain, dog"]).tobytes() == other.encode(["rain, dog"]).tobytes()
+    assert audio.settings()["weights"] == text.settings()["weights"] == clap.CHECKPOINT and audio._model
+    with open(folder / clap.CHECKPOINT, "ab") as f:
+        f.write(b"x")
+    for encode in (
+        clap.ClapEncoder("laion", str(folder)).encode,
+        clap.ClapEncoder(weights=str(folder)).encode,
+    ):
+        with pytest.raises(HacError, match="not the published file: sha256"):  # it was pinned above
+            encode([sound(1)])
 
 
 def test_weights_that_are_not_here_are_an_error_with_the_command(tmp_path, monkeypatch):

@@ -194,7 +194,9 @@ def test_a_corpus_keeps_rows_and_vectors_aligned_and_lists_the_rest(tmp_path):
     folder = corpus(tmp_path)
     (folder / "audio" / "1.wav").write_bytes(b"RIFF")
     data = read_dataset(folder)
-    frame, X, failures = embed_corpus(data, "logmel", 1)
+    done = embed_corpus(data, "logmel", "tfidf", 1)
+    frame, X, failures = done.frame, done.audio, done.failures
+    assert done.text is None  # fitted per fold
     assert frame["sound_id"].tolist() == ["0", "2", "3"] and len(X) == 3
     assert frame["path"].tolist() == [str(folder / "audio" / f"{i}.wav") for i in (0, 2, 3)]
     assert np.array_equal(X[1:2], LogMelEncoder().encode([_wave(folder / "audio" / "2.wav")]))
@@ -217,7 +219,7 @@ def test_a_corpus_without_any_readable_sound_is_one_error(tmp_path):
     with pytest.raises(
         HacError, match="none of the 4 sound files could be read; the first: the file is empty"
     ):
-        embed_corpus(read_dataset(folder), "logmel", 1)
+        embed_corpus(read_dataset(folder), "logmel", "tfidf", 1)
 
 
 def test_a_corpus_without_audio_keeps_every_row(tmp_path):
@@ -225,8 +227,9 @@ def test_a_corpus_without_audio_keeps_every_row(tmp_path):
     for path in (folder / "audio").iterdir():
         path.unlink()
     (folder / "audio").rmdir()
-    frame, X, failures = embed_corpus(read_dataset(folder), "logmel", 1)
-    assert len(frame) == 5 and X is None and failures.empty and set(frame["path"]) == {""}
+    done = embed_corpus(read_dataset(folder), "logmel", "tfidf", 1)
+    assert len(done.frame) == 5 and done.audio is None and done.failures.empty
+    assert set(done.frame["path"]) == {""}
 
 
 @pytest.mark.slow

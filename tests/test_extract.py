@@ -32,7 +32,10 @@ class Sensitive:
     def encode(self, batch, ids):
         self.batches.append(list(ids))
         together = hashlib.sha256("".join(ids).encode()).digest()
-        rows = [np.frombuffer(hashlib.sha256(a.tobytes() + i.encode() + together).digest()[:16], np.uint8) for a, i in zip(batch, ids, strict=True)]
+        rows = [
+            np.frombuffer(hashlib.sha256(a.tobytes() + i.encode() + together).digest()[:16], np.uint8)
+            for a, i in zip(batch, ids, strict=True)
+        ]
         return np.stack(rows).astype(np.float32)
 
 
@@ -42,7 +45,7 @@ class Text:
     def settings(self):
         return {}
 
-    def encode(self, batch, ids):
+    def encode(self, batch):
         return np.array([[len(t), t.count("a")] for t in batch], np.float32)
 
 
@@ -59,12 +62,6 @@ class Picky(Sensitive):
         return x
 
 
-class Deadly(Sensitive):
-    """Kills the process that decodes it... see `deadly_read`."""
-
-    name = "deadly"
-
-
 def deadly_read(task):
     if task[0] == "9":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -76,7 +73,11 @@ def clips(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     for i in range(40):
-        sf.write(folder / f"{i}.wav", np.random.default_rng(i).normal(0, 0.1, 500 + 31 * i), (8000, 16_000, 44_100)[i % 3])
+        sf.write(
+            folder / f"{i}.wav",
+            np.random.default_rng(i).normal(0, 0.1, 500 + 31 * i),
+            (8000, 16_000, 44_100)[i % 3],
+        )
     return sounds_in(folder)
 
 
@@ -100,7 +101,9 @@ def test_batches_never_cross_shards_and_clips_that_fail_leave_gaps_in_theirs(cli
     encoder = Sensitive()
     extract(clips, encoder, tmp_path / "out", workers=0, batch_size=4, shard_size=10)
     ids = sorted(clips)
-    expected = [[i for i in ids[s + k : s + min(k + 4, 10)] if i != "11"] for s in range(0, 40, 10) for k in (0, 4, 8)]
+    expected = [
+        [i for i in ids[s + k : s + min(k + 4, 10)] if i != "11"] for s in range(0, 40, 10) for k in (0, 4, 8)
+    ]
     assert encoder.batches == expected
 
 
@@ -123,9 +126,11 @@ def test_a_changed_file_is_noticed_whatever_its_name_size_and_time_say(clips, tm
     assert encoder.batches == [["8"]] and (done.computed, done.reused) == (1, 39)
     data[-1] ^= 1
     clips["8"].write_bytes(data)
-    assert extract(clips, Sensitive(), tmp_path / "out", workers=0).computed == 0  # the old vector is still there
+    assert (
+        extract(clips, Sensitive(), tmp_path / "out", workers=0).computed == 0
+    )  # the old vector is still there
     ids, X = load(done.store.folder, ["8"])
-    assert np.array_equal(X, extract(clips, Sensitive(), tmp_path / "new", workers=0).read(["8"])[1]) is False  # another batch
+    assert np.array_equal(X, extract(clips, Sensitive(), tmp_path / "new", workers=0).read(["8"])[1])
     assert len(ids) == 1
 
 
@@ -146,7 +151,10 @@ def test_failures_are_listed_tried_again_and_not_written_twice(clips, tmp_path):
     clips["4"].write_bytes(b"")
     clips["gone"] = tmp_path / "gone.wav"
     first = extract(clips, Sensitive(), tmp_path / "out", workers=0)
-    assert first.failures.to_numpy().tolist() == [["4", "decode", "the file is empty"], ["gone", "decode", "no such file"]]
+    assert first.failures.to_numpy().tolist() == [
+        ["4", "decode", "the file is empty"],
+        ["gone", "decode", "no such file"],
+    ]
     before = files(first)
     again = extract(clips, Sensitive(), tmp_path / "out", workers=0)
     assert again.computed == 2 and files(again) == before
@@ -162,6 +170,15 @@ def test_an_encoder_that_fails_on_one_clip_costs_only_that_clip(clips, tmp_path)
     assert set(reasons) == {"3", "5"} and set(done.failures["stage"]) == {"encode"}
     assert reasons["3"] == "the picky encoder failed: ValueError: three is" and "not finite" in reasons["5"]
     assert len(done.read(list(clips))[0]) == 38
+
+
+def test_an_encoder_that_fails_on_everything_is_one_error_and_no_list(clips, tmp_path):
+    class Broken(Sensitive):
+        def encode(self, batch, ids):
+            raise RuntimeError("no such device")
+
+    with pytest.raises(HacError, match="RuntimeError: no such device .on each of the first 8 clips"):
+        extract(clips, Broken(), tmp_path / "out", workers=0, batch_size=8)
 
 
 def test_a_clip_that_kills_the_decoding_process_is_listed(clips, tmp_path, monkeypatch):
@@ -185,7 +202,9 @@ def test_ctrl_c_keeps_the_finished_shards(clips, tmp_path):
         extract(clips, Interrupted(), tmp_path / "out", workers=2, batch_size=4, shard_size=8)
     done = extract(clips, Sensitive(), tmp_path / "out", workers=0, batch_size=4, shard_size=8)
     assert (done.reused, done.computed) == (16, 24)
-    assert files(done) == files(extract(clips, Sensitive(), tmp_path / "one", workers=0, batch_size=4, shard_size=8))
+    assert files(done) == files(
+        extract(clips, Sensitive(), tmp_path / "one", workers=0, batch_size=4, shard_size=8)
+    )
 
 
 def test_a_fresh_start_can_be_asked_for(clips, tmp_path):
@@ -216,7 +235,13 @@ def test_no_items_at_all_give_an_empty_index(tmp_path):
 def test_the_summary_is_one_row_for_people(clips, tmp_path):
     clips["4"].write_bytes(b"")
     table = extract(clips, Sensitive(), tmp_path / "out", workers=0).table()
-    assert table.loc[0, ["encoder", "embedded", "computed now", "kept", "failed"]].tolist() == ["sensitive", 39, 40, 0, 1]
+    assert table.loc[0, ["encoder", "embedded", "computed now", "kept", "failed"]].tolist() == [
+        "sensitive",
+        39,
+        40,
+        0,
+        1,
+    ]
 
 
 def test_embeddings_kept_in_a_store_are_not_computed_again(clips, tmp_path, monkeypatch):
@@ -230,7 +255,17 @@ def test_embeddings_kept_in_a_store_are_not_computed_again(clips, tmp_path, monk
 
 
 def test_a_folder_of_sounds_gives_safe_ids_from_the_paths(tmp_path):
-    for name in ("a.wav", "sub/b.FLAC", "sub/deep/c d.m4a", "weird\n$(x).wav", "notes.txt", ".hidden.wav", ".git/x.wav", "日本.ogg", "y.wav/z.mp3"):
+    for name in (
+        "a.wav",
+        "sub/b.FLAC",
+        "sub/deep/c d.m4a",
+        "weird\n$(x).wav",
+        "notes.txt",
+        ".hidden.wav",
+        ".git/x.wav",
+        "日本.ogg",
+        "y.wav/z.mp3",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = sounds_in(tmp_path)
@@ -250,7 +285,9 @@ def test_a_dataset_folder_gives_its_own_ids(tmp_path):
     (tmp_path / "audio").mkdir()
     for name in ("1.wav", "2.wav", "not-in-the-table.wav"):
         (tmp_path / "audio" / name).touch()
-    (tmp_path / "metadata.csv").write_text("sound_id,class,title,tags,description\n1,fx-o,t,,\n2,fx-o,t,,\n3,fx-o,t,,\n")
+    (tmp_path / "metadata.csv").write_text(
+        "sound_id,class,title,tags,description\n1,fx-o,t,,\n2,fx-o,t,,\n3,fx-o,t,,\n"
+    )
     assert list(sounds_in(tmp_path)) == ["1", "2"]
 
 

@@ -44,7 +44,12 @@ def make_clips(folder: Path, n: int) -> None:
 def start(work: Path, out: str, workers: int, nap: float) -> subprocess.Popen:
     (work / "program.py").write_text(PROGRAM)
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, str(work / "program.py"), str(work / "in"), str(work / out), str(workers), str(nap)], stdout=subprocess.PIPE, text=True, env=env)
+    return subprocess.Popen(
+        [sys.executable, str(work / "program.py"), str(work / "in"), str(work / out), str(workers), str(nap)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=env,
+    )
 
 
 def shards(folder: Path) -> dict[str, tuple[int, int]]:
@@ -101,7 +106,13 @@ def kill_and_resume(work: Path, *, clips: int, kills: int, nap: float, seed: int
     one, two = contents(work / "one"), contents(work / "two")
     assert list(one) == list(two), "other files than the undisturbed run"
     assert [k for k in one if one[k] != two[k]] == []
-    return {"kills": kills - early, "done before the kill": early, "shard files after each kill": moments, "undisturbed_s": round(first + span, 1), "left for the last run": computed}
+    return {
+        "kills": kills - early,
+        "done before the kill": early,
+        "shard files after each kill": moments,
+        "undisturbed_s": round(first + span, 1),
+        "left for the last run": computed,
+    }
 
 
 def test_a_run_that_was_killed_six_times_ends_with_the_bytes_of_an_undisturbed_one(tmp_path):

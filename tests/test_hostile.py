@@ -48,7 +48,13 @@ if __name__ == "__main__":
 def run(work: Path, out: str, workers: int) -> dict:
     (work / "program.py").write_text(PROGRAM)
     env = {**os.environ, "PYTHONIOENCODING": "utf-8:surrogateescape"}
-    done = subprocess.run([sys.executable, str(work / "program.py"), str(work / "in"), str(work / out), str(workers)], capture_output=True, env=env, timeout=240, check=False)
+    done = subprocess.run(
+        [sys.executable, str(work / "program.py"), str(work / "in"), str(work / out), str(workers)],
+        capture_output=True,
+        env=env,
+        timeout=240,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
     return json.loads(done.stdout)
 
@@ -68,7 +74,9 @@ def result(work) -> dict:
 def test_there_are_300_hostile_files_and_each_is_an_item(work, result):
     assert int((work / "count").read_text()) >= 299
     assert len(result["items"]) == int((work / "count").read_text()) == len(set(result["items"].values()))
-    assert all("/" not in i and "\n" not in i and i not in (".", "..") and len(i) <= 110 for i in result["items"])
+    assert all(
+        "/" not in i and "\n" not in i and i not in (".", "..") and len(i) <= 110 for i in result["items"]
+    )
 
 
 def test_each_is_a_finite_vector_of_norm_1_or_listed_with_its_reason(result):
@@ -96,7 +104,23 @@ def test_the_reason_says_what_is_wrong(result, sound_id, reason):
     assert reason in failures[sound_id]
 
 
-@pytest.mark.parametrize("sound_id", ["silence1h", "silence3h", "long", "n1-384000", "n1-1000", "rate384000", "channels8", "channels1024", "dc0.0", "日本語", "line_break", "loud-None-None"])
+@pytest.mark.parametrize(
+    "sound_id",
+    [
+        "silence1h",
+        "silence3h",
+        "long",
+        "n1-384000",
+        "n1-1000",
+        "rate384000",
+        "channels8",
+        "channels1024",
+        "dc0.0",
+        "日本語",
+        "line_break",
+        "loud-None-None",
+    ],
+)
 def test_odd_but_good_sounds_are_encoded(result, sound_id):
     from hac_utils import store
 

@@ -19,9 +19,9 @@ ROWS = [
     "errors taxonomy paths config",
     "io schema results",
     "metrics stats",
-    "compat audio soundcheck synth_sources synth_audio synth_text synth_files synth_plan synth "
+    "compat pool audio soundcheck synth_sources synth_audio synth_text synth_files synth_plan synth "
     "records unpack fetch weights metadata features datasets splits",
-    "encoders templates clap_model clap passt extract",
+    "encoders templates clap_model clap passt catalog store batches extract distributed",
     "fitting heads finetune finetune_text finetune_audio protocol pseudo_labels ensemble",
     "ambiguity figures labels figures_ambiguity plotting overview "
     "submission_meta submission evaluation tables checkup",
@@ -173,6 +173,7 @@ def test_importing_any_module_prints_nothing_and_leaves_the_global_state_alone()
     code = textwrap.dedent("""
         import importlib, logging, os, sys
         import matplotlib as mpl, numpy as np
+        import sklearn  # sets two KMP_ variables itself
 
         def state():
             random = np.random.get_state()[1].tolist()

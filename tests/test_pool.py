@@ -67,7 +67,9 @@ def test_a_task_that_kills_its_worker_twice_is_named_and_the_others_are_done():
 
 
 def test_a_worker_killed_once_costs_nothing(tmp_path):
-    assert list(ordered(die_once, [(k, str(tmp_path)) for k in range(20)], workers=2, ahead=4)) == list(range(20))
+    assert list(ordered(die_once, [(k, str(tmp_path)) for k in range(20)], workers=2, ahead=4)) == list(
+        range(20)
+    )
     assert (tmp_path / "died").exists()
 
 
@@ -90,7 +92,11 @@ def test_a_caller_that_stops_early_leaves_no_process_behind():
     before = set(psutil.Process().children(recursive=True))
     results = ordered(square, range(10_000), workers=2, ahead=4)
     next(results)
-    mine = [p for p in psutil.Process().children(recursive=True) if p not in before and "resource_tracker" not in " ".join(p.cmdline())]
+    mine = [
+        p
+        for p in psutil.Process().children(recursive=True)
+        if p not in before and "resource_tracker" not in " ".join(p.cmdline())
+    ]
     results.close()
     gone, alive = psutil.wait_procs(mine, timeout=5)
     assert len(alive) <= 1  # the forkserver itself stays for the next pool

@@ -98,7 +98,12 @@ def test_a_damaged_shard_does_not_count_and_its_number_is_free_again(harm, end, 
 
 
 def test_every_setting_changes_the_key_and_so_the_folder():
-    keys = {content_key(DOCUMENT), content_key({**DOCUMENT, "settings": {"weights": "abd", "seed": 0}}), content_key({**DOCUMENT, "decode": {}}), content_key({**DOCUMENT, "encoder": "f"})}
+    keys = {
+        content_key(DOCUMENT),
+        content_key({**DOCUMENT, "settings": {"weights": "abd", "seed": 0}}),
+        content_key({**DOCUMENT, "decode": {}}),
+        content_key({**DOCUMENT, "encoder": "f"}),
+    }
     assert len(keys) == 4 and content_key(dict(reversed(DOCUMENT.items()))) in keys
 
 
@@ -120,7 +125,10 @@ def test_load_gives_the_latest_extraction_and_names_what_is_missing(tmp_path):
     store = written(tmp_path, outcomes("abc"))
     with pytest.raises(HacError, match="no such file"):
         load(store.folder)
-    store.finish({"c": "sha-c", "a": "sha-a"}, pd.DataFrame({"sound_id": ["z"], "stage": ["decode"], "reason": ["empty"]}))
+    store.finish(
+        {"c": "sha-c", "a": "sha-a"},
+        pd.DataFrame({"sound_id": ["z"], "stage": ["decode"], "reason": ["empty"]}),
+    )
     ids, X = load(store.folder)
     assert ids == ["a", "c"] and X.shape == (2, 4)
     assert load(store.folder, ["c"])[0] == ["c"]
@@ -164,7 +172,9 @@ def test_two_processes_on_one_store_do_the_work_once(tmp_path):
     for i in range(60):
         sf.write(tmp_path / "in" / f"{i}.wav", np.random.default_rng(i).normal(0, 0.1, 4000), 8000)
     command = [sys.executable, "-c", TWO, str(tmp_path / "in"), str(tmp_path / "out")]
-    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    runs = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
     counts = sorted(int(run.communicate(timeout=60)[0]) for run in runs)
     assert counts == [0, 60]
     (folder,) = (tmp_path / "out").iterdir()
