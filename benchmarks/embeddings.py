@@ -88,18 +88,26 @@ def main(n: int) -> None:
                 seconds[way].append(s)
                 del X
         base = float(np.median(seconds["single .npy"]))
-        print(f"{n} embeddings of {features.DIM} float32 values, {truth.nbytes / 1e6:.0f} MB, warm, {ROUNDS} rounds interleaved")
+        print(
+            f"{n} embeddings of {features.DIM} float32 values, {truth.nbytes / 1e6:.0f} MB, warm, {ROUNDS} rounds interleaved"
+        )
         print(f"{'':42}{'median s':>10}{'min s':>10}{'ratio':>8}")
         for way, values in seconds.items():
             median = float(np.median(values))
             print(f"{way:42}{median:10.4f}{min(values):10.4f}{base / median:8.1f}")
-        print(f"packing once: {pack_s:.2f} s, peak memory of the process up to then {peak:.0f} MB (vectors {truth.nbytes / 1e6:.0f} MB)")
-        print(json.dumps({
-            "speedup_npy": round(base / float(np.median(seconds["one .npy"])), 1),
-            "speedup_safetensors": round(base / float(np.median(seconds["one safetensors"])), 1),
-            "pack_s": round(pack_s, 2),
-            "peak_memory_mb": round(peak),
-        }))
+        print(
+            f"packing once: {pack_s:.2f} s, peak memory of the process up to then {peak:.0f} MB (vectors {truth.nbytes / 1e6:.0f} MB)"
+        )
+        print(
+            json.dumps(
+                {
+                    "speedup_npy": round(base / float(np.median(seconds["one .npy"])), 1),
+                    "speedup_safetensors": round(base / float(np.median(seconds["one safetensors"])), 1),
+                    "pack_s": round(pack_s, 2),
+                    "peak_memory_mb": round(peak),
+                }
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -65,9 +65,7 @@ def make(folder: Path, n: int) -> dict[str, Path]:
 
 def plain(paths: dict[str, Path], encoder) -> np.ndarray:
     """A user's loop."""
-    return np.concatenate(
-        [encoder.encode([librosa.load(p, sr=encoder.sample_rate)[0]], [i]) for i, p in paths.items()]
-    )
+    return np.concatenate([encoder.encode([librosa.load(p, sr=encoder.sample_rate)[0]], [i]) for i, p in paths.items()])
 
 
 def ours(paths: dict[str, Path], encoder, shares: list[float]) -> np.ndarray:
@@ -90,9 +88,7 @@ def race(
             seconds[way].append(time.perf_counter() - start)
             truth = X if truth is None else truth
             if X.shape != truth.shape or np.abs(X - truth).max() > tolerance:
-                raise AssertionError(
-                    f"{way}: other vectors than the first way (up to {np.abs(X - truth).max():.2g})"
-                )
+                raise AssertionError(f"{way}: other vectors than the first way (up to {np.abs(X - truth).max():.2g})")
     return {way: float(np.median(s)) for way, s in seconds.items()}
 
 
@@ -118,9 +114,7 @@ def laion_file_list(model) -> Callable[[list[str]], np.ndarray]:
         from laion_clap.hook import CLAP_Module
     import laion_clap
 
-    settings = json.loads(
-        (Path(laion_clap.__file__).parent / "clap_module/model_configs/HTSAT-tiny.json").read_text()
-    )
+    settings = json.loads((Path(laion_clap.__file__).parent / "clap_module/model_configs/HTSAT-tiny.json").read_text())
     me = SimpleNamespace(model=model, model_cfg=settings, enable_fusion=True)
     return lambda files: CLAP_Module.get_audio_embedding_from_filelist(me, files)
 

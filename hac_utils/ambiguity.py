@@ -76,9 +76,7 @@ def read_confidence(frame: pd.DataFrame, four_plus: float = 4.0) -> tuple[np.nda
     return best, "; ".join(notes)
 
 
-def per_class_table(
-    y_true: Sequence[str], y_pred: Sequence[str], confidence: Sequence[float]
-) -> pd.DataFrame:
+def per_class_table(y_true: Sequence[str], y_pred: Sequence[str], confidence: Sequence[float]) -> pd.DataFrame:
     """One row per class of the truth, in taxonomy order.
 
     Parameters
@@ -112,9 +110,7 @@ def per_class_table(
     return frame[frame["n"] > 0].reset_index(drop=True)
 
 
-def top_pairs(
-    y_true: Sequence[str], y_pred: Sequence[str], confidence: Sequence[float], k: int = 10
-) -> pd.DataFrame:
+def top_pairs(y_true: Sequence[str], y_pred: Sequence[str], confidence: Sequence[float], k: int = 10) -> pd.DataFrame:
     """The `k` confusions (true -> predicted) that lose the most credit.
 
     Returns
@@ -132,9 +128,7 @@ def top_pairs(
         .reset_index()
     )
     pairs["share"] = pairs["lost_credit"] / max(float(clips["lost"].sum()), np.finfo(float).tiny)
-    pairs = pairs.sort_values(["lost_credit", "n", "gt", "pred"], ascending=[False, False, True, True]).head(
-        k
-    )
+    pairs = pairs.sort_values(["lost_credit", "n", "gt", "pred"], ascending=[False, False, True, True]).head(k)
     for column in ("gt", "pred"):
         pairs[column] = [CLASSES[i] for i in pairs[column]]
     return pairs[["gt", "pred", "n", "lost_credit", "share", "mean_confidence"]].reset_index(drop=True)
@@ -204,15 +198,12 @@ def summary(
             _level(level, true, pred, right, conf) for level in np.unique(np.floor(conf[known] + 0.5))
         ],
         "top_pairs": [
-            {k: v if isinstance(v, str) else _number(v) for k, v in row.items()} | {"n": int(row["n"])}
-            for row in pairs
+            {k: v if isinstance(v, str) else _number(v) for k, v in row.items()} | {"n": int(row["n"])} for row in pairs
         ],
     }
 
 
-def _checked(
-    y_true: Sequence[str], y_pred: Sequence[str], confidence: Sequence[float]
-) -> tuple[np.ndarray, ...]:
+def _checked(y_true: Sequence[str], y_pred: Sequence[str], confidence: Sequence[float]) -> tuple[np.ndarray, ...]:
     """Class positions (n,) of truth and prediction, credit (n,), confidence (n,), confusion (23, 23)."""
     conf = np.asarray(confidence, dtype=np.float64)
     if not len(y_true) == len(y_pred) == len(conf) or conf.ndim != 1:
@@ -247,9 +238,7 @@ def _bootstrap(
     known = rating > -1e9
     rating = np.where(known, rating, 0.0)
     one_hot = np.eye(N_CLASSES)[cls]
-    columns = np.column_stack(
-        [one_hot, one_hot * right[:, None], one_hot * known[:, None], one_hot * rating[:, None]]
-    )
+    columns = np.column_stack([one_hot, one_hot * right[:, None], one_hot * known[:, None], one_hot * rating[:, None]])
     sides = np.column_stack([known & right, rating * right, known & ~right, rating * ~right]).astype(float)
     r, difference = [], []
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -267,9 +256,7 @@ def _draws(counts: np.ndarray, seed: int, n_resamples: int) -> Iterator[np.ndarr
     rng = np.random.default_rng([seed, len(counts)])
     block = max(1, _BLOCK // len(counts))
     for start in range(0, n_resamples, block):
-        yield rng.multinomial(
-            counts.sum(), counts / counts.sum(), size=min(block, n_resamples - start)
-        ).astype(float)
+        yield rng.multinomial(counts.sum(), counts / counts.sum(), size=min(block, n_resamples - start)).astype(float)
 
 
 def _row_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -293,9 +280,7 @@ def _interval(draws: np.ndarray) -> list[float] | None:
     return [float(q) for q in np.quantile(draws, [0.025, 0.975])] if len(draws) else None
 
 
-def _level(
-    level: float, true: np.ndarray, pred: np.ndarray, right: np.ndarray, conf: np.ndarray
-) -> dict[str, Any]:
+def _level(level: float, true: np.ndarray, pred: np.ndarray, right: np.ndarray, conf: np.ndarray) -> dict[str, Any]:
     here = np.floor(conf + 0.5) == level
     n, k = int(here.sum()), int((here & ~right).sum())
     interval = sps.binomtest(k, n).proportion_ci(0.95, method="wilson")

@@ -32,7 +32,9 @@ MAX_SECONDS = 30.0
 BLOCK = 2**18
 
 #: What ffmpeg may open, where it is installed and libsndfile fails: containers that hold sound, no playlists.
-FFMPEG_FORMATS = "mov,mp4,m4a,matroska,webm,aac,asf,amr,ac3,eac3,ape,wv,tta,caf,avi,flv,mpeg,mpegts,wav,w64,mp3,ogg,flac,aiff"
+FFMPEG_FORMATS = (
+    "mov,mp4,m4a,matroska,webm,aac,asf,amr,ac3,eac3,ape,wv,tta,caf,avi,flv,mpeg,mpegts,wav,w64,mp3,ogg,flac,aiff"
+)
 
 #: Endings that only ffmpeg reads.
 FFMPEG_SUFFIXES = (".m4a", ".mp4", ".aac", ".webm", ".mka", ".wma", ".amr", ".ac3", ".ape", ".wv", ".3gp")
@@ -47,9 +49,7 @@ DECODING = {"channels": "mean", "resampler": "soxr HQ", "version": 1}
 MAX_PEAK = 1000.0
 
 
-def stream_audio(
-    path: Path | str, sample_rate: int, max_seconds: float | None = MAX_SECONDS
-) -> Iterator[np.ndarray]:
+def stream_audio(path: Path | str, sample_rate: int, max_seconds: float | None = MAX_SECONDS) -> Iterator[np.ndarray]:
     """Decode, average the channels, resample; block by block, so that memory does not grow with the file.
 
     The blocks put together are what decoding and resampling the whole file at once would give, bit for bit.
@@ -93,9 +93,7 @@ def stream_audio(
         mono = np.empty(0, np.float32) if data is None else _mono(data)
         if rate != sample_rate:
             try:
-                resampler = resampler or soxr.ResampleStream(
-                    rate, sample_rate, 1, dtype="float32", quality="HQ"
-                )
+                resampler = resampler or soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
                 mono = resampler.resample_chunk(mono, last=data is None)
             except (ValueError, RuntimeError, MemoryError) as e:
                 raise HacError(

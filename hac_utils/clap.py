@@ -71,9 +71,7 @@ def log_mel(audio: np.ndarray) -> Any:
 def _filters() -> np.ndarray:
     import librosa
 
-    bank = librosa.filters.mel(
-        sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=BANDS, fmin=50, fmax=14_000, htk=True, norm=None
-    )
+    bank = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=BANDS, fmin=50, fmax=14_000, htk=True, norm=None)
     return np.ascontiguousarray(bank.T, dtype=np.float32)
 
 

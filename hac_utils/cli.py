@@ -11,7 +11,13 @@ import typer
 from .errors import HacError
 from .io import dump_json
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help="Heterogeneous audio classification, DCASE 2026 Task 1.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Heterogeneous audio classification, DCASE 2026 Task 1.",
+)
 
 weights_app = typer.Typer(no_args_is_help=True, help="Published model weights: fetch them, show where they are.")
 app.add_typer(weights_app, name="weights")
@@ -19,13 +25,18 @@ data_app = typer.Typer(no_args_is_help=True, help="Fetch, check and describe dat
 app.add_typer(data_app, name="data")
 
 ProfileOption = Annotated[str, typer.Option("--profile", help="Profile in configs/: demo, folder.")]
-NameOption = Annotated[str, typer.Option("--name", help="Run name: outputs go to runs/NAME and figures/NAME. Default: the profile's name.")]
+NameOption = Annotated[
+    str,
+    typer.Option("--name", help="Run name: outputs go to runs/NAME and figures/NAME. Default: the profile's name."),
+]
 DataOption = Annotated[str, typer.Option("--data", help="Dataset folder in the BSD10k layout (profile folder).")]
 
 
 @app.command()
 def evaluate(
-    predictions: Annotated[Path, typer.Argument(help="CSV or parquet with an id and a class column, or a predictions table.")],
+    predictions: Annotated[
+        Path, typer.Argument(help="CSV or parquet with an id and a class column, or a predictions table.")
+    ],
     truth: Annotated[Path, typer.Option("--truth", help="CSV or parquet with an id and a class column.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, in percent.")] = False,
     id_column: Annotated[str, typer.Option(help="Id column of the predictions; found by name if not given.")] = "",
@@ -40,8 +51,15 @@ def evaluate(
     from .evaluation import evaluate_files, format_evaluation
 
     result = evaluate_files(
-        predictions, truth, id_column=id_column, class_column=class_column, truth_id_column=truth_id_column,
-        truth_class_column=truth_class_column, system=system, seed=seed, subset=subset,
+        predictions,
+        truth,
+        id_column=id_column,
+        class_column=class_column,
+        truth_id_column=truth_id_column,
+        truth_class_column=truth_class_column,
+        system=system,
+        seed=seed,
+        subset=subset,
     )
     print(dump_json(result) if as_json else format_evaluation(result), end="" if as_json else "\n")
 
@@ -62,7 +80,10 @@ def run(
     headline = read_json(paths.results / f"{notebook}.json").get("headline", "")
     number = list(NOTEBOOKS).index(notebook) + 1
     run_ = manifest["run"]
-    print(f"[{number}/{len(NOTEBOOKS)}] {notebook:<20} {run_['wall_s']:6.1f} s  {run_['peak_memory_mb']:5d} MiB  {headline}", flush=True)
+    print(
+        f"[{number}/{len(NOTEBOOKS)}] {notebook:<20} {run_['wall_s']:6.1f} s  {run_['peak_memory_mb']:5d} MiB  {headline}",
+        flush=True,
+    )
 
 
 @app.command()
@@ -82,7 +103,13 @@ def report(profile: ProfileOption = "demo", name: NameOption = "", data: DataOpt
 
     settings, paths = load_profile(profile, data=data, name=name)
     manifests, _ = collect(paths)
-    target = build_report(paths, title="Heterogeneous Audio Classification", subtitle=f"{settings.title} · run {paths.name}", synthetic=settings.synthetic, facts=report_facts(paths))
+    target = build_report(
+        paths,
+        title="Heterogeneous Audio Classification",
+        subtitle=f"{settings.title} · run {paths.name}",
+        synthetic=settings.synthetic,
+        facts=report_facts(paths),
+    )
     wall = sum(m["run"]["wall_s"] for m in manifests.values())
     peak = max(m["run"]["peak_memory_mb"] for m in manifests.values())
     print(f"report: {paths.relative(target)}   ({len(manifests)} notebooks, {wall:.0f} s, peak {peak} MiB)")
@@ -92,14 +119,18 @@ def report(profile: ProfileOption = "demo", name: NameOption = "", data: DataOpt
 def extract(
     source: Annotated[Path, typer.Argument(help="Dataset folder, any folder of sounds, or a sound file.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the embedding stores.")] = Path("embeddings"),
-    encoder: Annotated[str, typer.Option(help="logmel, clap, passt; clap-random and passt-random are untrained.")] = "logmel",
+    encoder: Annotated[
+        str, typer.Option(help="logmel, clap, passt; clap-random and passt-random are untrained.")
+    ] = "logmel",
     workers: Annotated[int, typer.Option(min=0, help="Decoding processes.")] = 2,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips encoded together.")] = 16,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Keep what is in the store already.")] = True,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 3 if any sound failed.")] = False,
     engine: Annotated[str, typer.Option(help="local, or ray (needs the dist extra).")] = "local",
-    address: Annotated[str, typer.Option(help="Address of a Ray cluster; auto, or empty for one on this machine.")] = "",
+    address: Annotated[
+        str, typer.Option(help="Address of a Ray cluster; auto, or empty for one on this machine.")
+    ] = "",
 ) -> None:
     """Embed sounds (and, with clap, the texts of a dataset folder); what is there already is kept."""
     from functools import partial
@@ -121,9 +152,28 @@ def extract(
     for items, kind in jobs:
         build = partial(catalog.audio_encoder if kind == "audio" else catalog.text_encoder, encoder)
         if engine == "ray":
-            done.append(distributed.extract(items, build, out, address=address, device=device if device != "auto" else "cpu", batch_size=batch_size, resume=resume))
+            done.append(
+                distributed.extract(
+                    items,
+                    build,
+                    out,
+                    address=address,
+                    device=device if device != "auto" else "cpu",
+                    batch_size=batch_size,
+                    resume=resume,
+                )
+            )
         else:
-            done.append(engine_local.extract(items, model if kind == "audio" else build(device), out, workers=workers, batch_size=batch_size, resume=resume))
+            done.append(
+                engine_local.extract(
+                    items,
+                    model if kind == "audio" else build(device),
+                    out,
+                    workers=workers,
+                    batch_size=batch_size,
+                    resume=resume,
+                )
+            )
     print(pd.concat([d.table() for d in done]).to_string(index=False))
     failures = pd.concat([d.failures for d in done], ignore_index=True)
     if len(failures):
@@ -154,8 +204,12 @@ def weights_show() -> None:
 @data_app.command("get")
 def data_get(
     names: Annotated[list[str], typer.Argument(help="bsd10k, bsd35k, eval.")],
-    audio: Annotated[bool, typer.Option("--audio", help="The sounds too (11 GB for bsd10k, 35 GB for bsd35k).")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="No network: only unpack and check what is in the cache.")] = False,
+    audio: Annotated[
+        bool, typer.Option("--audio", help="The sounds too (11 GB for bsd10k, 35 GB for bsd35k).")
+    ] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="No network: only unpack and check what is in the cache.")
+    ] = False,
 ) -> None:
     """Fetch metadata and provided embeddings (HAC_DATA_URL: a mirror; HAC_CACHE: where to keep them)."""
     from .fetch import get
@@ -173,7 +227,9 @@ def _folder_of(name: str) -> Path:
 
 
 @data_app.command("check")
-def data_check(folder: Annotated[str, typer.Argument(help="Dataset folder, or a fetched data set's name.")]) -> None:
+def data_check(
+    folder: Annotated[str, typer.Argument(help="Dataset folder, or a fetched data set's name.")],
+) -> None:
     """Say what is in a dataset folder and everything that is wrong with it; exit code 1 if there are errors."""
     from .checkup import check, format_report
 

@@ -129,7 +129,11 @@ _CHOICES = {
 
 def _build(cls: type, values: Any, where: str, at: str = "") -> Any:
     if not isinstance(values, dict):
-        raise HacError(f"{at or 'the profile'} must be a mapping, not {type(values).__name__}", where, "write it as 'key: value' lines")
+        raise HacError(
+            f"{at or 'the profile'} must be a mapping, not {type(values).__name__}",
+            where,
+            "write it as 'key: value' lines",
+        )
     hints = typing.get_type_hints(cls)
     out = {}
     for key, value in values.items():
@@ -137,7 +141,11 @@ def _build(cls: type, values: Any, where: str, at: str = "") -> Any:
         if key not in hints:
             raise HacError(f"unknown key {name!r}", where, did_you_mean(key, hints))
         out[key] = _value(hints[key], value, where, name)
-    missing = [f.name for f in dataclasses.fields(cls) if f.name not in out and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
+    missing = [
+        f.name
+        for f in dataclasses.fields(cls)
+        if f.name not in out and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
     if missing:
         raise HacError(f"missing key {missing[0]!r}", where, f"add a line '{missing[0]}: …'")
     return cls(**out)
@@ -149,14 +157,26 @@ def _value(hint: Any, value: Any, where: str, name: str) -> Any:
     if isinstance(hint, types.GenericAlias):  # list[int], list[str]
         (inner,) = hint.__args__
         if not isinstance(value, list) or not value:
-            raise HacError(f"{name} must be a list of {inner.__name__} with at least one entry, got {value!r}", where, f"for example {name}: [0, 1, 2]")
+            raise HacError(
+                f"{name} must be a list of {inner.__name__} with at least one entry, got {value!r}",
+                where,
+                f"for example {name}: [0, 1, 2]",
+            )
         return [_value(inner, v, where, f"{name}[{i}]") for i, v in enumerate(value)]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not hint:
-        raise HacError(f"{name} must be {hint.__name__}, got {value!r} ({type(value).__name__})", where, f"give a value of type {hint.__name__}")
+        raise HacError(
+            f"{name} must be {hint.__name__}, got {value!r} ({type(value).__name__})",
+            where,
+            f"give a value of type {hint.__name__}",
+        )
     if hint in (int, float) and not 0 <= value < 2**32:  # also NaN and infinity; seeds must fit in 32 bits
-        raise HacError(f"{name} must be at least 0 and below 2**32, got {value!r}", where, "give a finite number that is not negative")
+        raise HacError(
+            f"{name} must be at least 0 and below 2**32, got {value!r}",
+            where,
+            "give a finite number that is not negative",
+        )
     allowed = _CHOICES.get(name)
     if allowed and value not in allowed:
         raise HacError(f"{name} cannot be {value!r}", where, did_you_mean(value, allowed))
@@ -182,12 +202,22 @@ def read_profile(path: Path | str) -> Profile:
     except OSError as e:
         raise HacError(f"not readable: {e.strerror}", str(path), "give a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise HacError(f"not readable as YAML: {str(e).splitlines()[0]}", str(path), "check the indentation near that line") from None
+        raise HacError(
+            f"not readable as YAML: {str(e).splitlines()[0]}",
+            str(path),
+            "check the indentation near that line",
+        ) from None
     profile = _build(Profile, values, str(path))
     for name in ("seeds", "tuning_seeds"):
         seeds = getattr(profile, name)
         if len(set(seeds)) != len(seeds):
-            raise HacError(f"{name} must be different integers, got {seeds}", str(path), f"for example {name}: [0, 1, 2]")
+            raise HacError(
+                f"{name} must be different integers, got {seeds}", str(path), f"for example {name}: [0, 1, 2]"
+            )
     if profile.splits.folds < 2:
-        raise HacError(f"splits.folds must be at least 2, got {profile.splits.folds}", str(path), "use 5, the official number")
+        raise HacError(
+            f"splits.folds must be at least 2, got {profile.splits.folds}",
+            str(path),
+            "use 5, the official number",
+        )
     return profile

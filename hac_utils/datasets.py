@@ -15,7 +15,18 @@ from .errors import HacError
 from .metadata import COLUMNS, TEXT_COLUMNS, find_metadata, read_metadata
 from .taxonomy import CLASSES
 
-__all__ = ["COLUMNS", "TEXT_COLUMNS", "Dataset", "describe", "find_audio", "find_metadata", "join_text", "open_corpora", "read_dataset", "read_metadata"]
+__all__ = [
+    "COLUMNS",
+    "TEXT_COLUMNS",
+    "Dataset",
+    "describe",
+    "find_audio",
+    "find_metadata",
+    "join_text",
+    "open_corpora",
+    "read_dataset",
+    "read_metadata",
+]
 
 
 #: what a record is for in a run
@@ -88,7 +99,13 @@ def read_dataset(folder: Path | str, name: str = "") -> Dataset:
     if (folder / "audio").is_dir():
         missing = [i for i in ids if i not in audio]
         if not audio:
-            raise HacError(f"none of the {len(ids)} sound_ids has a file in the audio folder (first: {ids[0]})", str(folder / "audio"), "files are named <sound_id>.wav (or " + " ".join(SUFFIXES[1:]) + "); does the metadata belong to this folder?")
+            raise HacError(
+                f"none of the {len(ids)} sound_ids has a file in the audio folder (first: {ids[0]})",
+                str(folder / "audio"),
+                "files are named <sound_id>.wav (or "
+                + " ".join(SUFFIXES[1:])
+                + "); does the metadata belong to this folder?",
+            )
         if missing:
             notes.append(f"{len(missing)} clips have no sound file and are skipped")
     else:
@@ -104,8 +121,19 @@ def open_corpora(profile: Profile, generated: Path) -> dict[str, Dataset]:
     """
     if profile.kind == "demo":
         c = profile.corpus
-        synth.generate(generated, clips=c.clips, noisy=c.noisy, evaluation=c.evaluation, seed=c.seed, workers=profile.workers)
-        folders = {"dev": generated / "BSD10k", "noisy": generated / "BSD35k-CS", "evaluation": generated / "eval"}
+        synth.generate(
+            generated,
+            clips=c.clips,
+            noisy=c.noisy,
+            evaluation=c.evaluation,
+            seed=c.seed,
+            workers=profile.workers,
+        )
+        folders = {
+            "dev": generated / "BSD10k",
+            "noisy": generated / "BSD35k-CS",
+            "evaluation": generated / "eval",
+        }
     else:
         given = {"dev": profile.data, "noisy": profile.noisy, "evaluation": profile.evaluation}
         folders = {role: Path(folder) for role, folder in given.items() if folder}
@@ -114,14 +142,22 @@ def open_corpora(profile: Profile, generated: Path) -> dict[str, Dataset]:
             folders = {ROLES[name]: folder for name, folder in fetched.items()} | folders
     corpora = {role: read_dataset(folder) for role, folder in folders.items()}
     if profile.kind == "records" and not profile.data and records.is_local():
-        corpora["dev"].notes.append(f"fetched from the test server {records.base_url()}: these are not the published files")
+        corpora["dev"].notes.append(
+            f"fetched from the test server {records.base_url()}: these are not the published files"
+        )
     return corpora
 
 
 def describe(dataset: Dataset) -> pd.DataFrame:
     """Clips, mean confidence and uploaders by class, in taxonomy order."""
     grouped = dataset.frame.groupby("class")
-    out = pd.DataFrame({"n": grouped.size(), "mean_confidence": grouped["confidence"].mean(), "uploaders": grouped["uploader"].nunique()})
+    out = pd.DataFrame(
+        {
+            "n": grouped.size(),
+            "mean_confidence": grouped["confidence"].mean(),
+            "uploaders": grouped["uploader"].nunique(),
+        }
+    )
     out = out.reindex(list(CLASSES))
     out[["n", "uploaders"]] = out[["n", "uploaders"]].fillna(0).astype(int)
     return out.rename_axis("class").reset_index()

@@ -62,9 +62,7 @@ def extract(
             disable=None,
             mininterval=1.0,
         ) as bar:
-            for shard, outcomes in _outcomes(
-                ray, shards, items, encoder, build, device, actors, batch_size, bar
-            ):
+            for shard, outcomes in _outcomes(ray, shards, items, encoder, build, device, actors, batch_size, bar):
                 commit(store, shard, outcomes)
                 hashes |= {o.sound_id: o.sha256 for o in outcomes if o.vector is not None}
                 failed += [(o.sound_id, o.stage, o.reason) for o in outcomes if o.vector is None]
@@ -161,9 +159,7 @@ class _Decode:
         if self.part is None:
             reads = [Read(sha256_text(text), text) for text in task["items"]]
         else:
-            reads = [
-                read_sound((i, path, self.part)) for i, path in zip(task["ids"], task["items"], strict=True)
-            ]
+            reads = [read_sound((i, path, self.part)) for i, path in zip(task["ids"], task["items"], strict=True)]
         return {"task": _Task(task, reads=reads)}
 
 

@@ -126,11 +126,28 @@ class TfidfEncoder:
         from sklearn.pipeline import make_union
 
         if not any(t.strip() for t in texts):
-            raise HacError("all training texts are empty", "title, tags, description", "text heads need some text; use an audio-only run")
+            raise HacError(
+                "all training texts are empty",
+                "title, tags, description",
+                "text heads need some text; use an audio-only run",
+            )
         least = 2 if len(texts) >= 500 else 1
         self.vectorizer_ = make_union(
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=least, token_pattern=r"(?u)\b\w+\b", dtype=np.float32),
-            TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2 * least, max_features=60_000, dtype=np.float32),
+            TfidfVectorizer(
+                ngram_range=(1, 2),
+                sublinear_tf=True,
+                min_df=least,
+                token_pattern=r"(?u)\b\w+\b",
+                dtype=np.float32,
+            ),
+            TfidfVectorizer(
+                analyzer="char_wb",
+                ngram_range=(2, 5),
+                sublinear_tf=True,
+                min_df=2 * least,
+                max_features=60_000,
+                dtype=np.float32,
+            ),
         )
         try:
             tfidf = self.vectorizer_.fit_transform(texts)
@@ -139,7 +156,11 @@ class TfidfEncoder:
             try:
                 tfidf = self.vectorizer_.fit_transform(texts)
             except ValueError:
-                raise HacError("the training texts hold no word", "title, tags, description", "text heads need some text; use an audio-only run") from None
+                raise HacError(
+                    "the training texts hold no word",
+                    "title, tags, description",
+                    "text heads need some text; use an audio-only run",
+                ) from None
         k = min(self.dim, min(tfidf.shape) - 1)
         with np.errstate(invalid="ignore"):  # equal texts have no variance to explain
             self.svd_ = TruncatedSVD(k, n_iter=2, random_state=self.seed).fit(tfidf) if k > 0 else None

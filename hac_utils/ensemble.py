@@ -35,7 +35,9 @@ def _at_seed(member: pd.DataFrame, seed: int) -> pd.DataFrame:
     return rows if len(rows) else mean_over_seeds(member)
 
 
-def weighted_average(members: dict[str, pd.DataFrame], weights: dict[str, float], *, seed: int, system: str) -> pd.DataFrame:
+def weighted_average(
+    members: dict[str, pd.DataFrame], weights: dict[str, float], *, seed: int, system: str
+) -> pd.DataFrame:
     """p = Σ w_i p_i / Σ w_i for one seed.
 
     A member that was not trained with that seed enters with the mean over its seeds. All members
@@ -45,10 +47,16 @@ def weighted_average(members: dict[str, pd.DataFrame], weights: dict[str, float]
         raise HacError("no members to average", f"system {system}", "give at least one predictions table")
     unweighted = sorted(set(members) - set(weights))
     if unweighted:
-        raise HacError(f"no weight for member {first_few(unweighted)}", f"system {system}", "give one weight per member")
+        raise HacError(
+            f"no weight for member {first_few(unweighted)}", f"system {system}", "give one weight per member"
+        )
     total = sum(weights[m] for m in members)
     if not total > 0 or min(weights[m] for m in members) < 0:
-        raise HacError(f"weights must be >= 0 and not all 0, got {weights}", f"system {system}", "for example 0.55,0.25,1.0,0.5")
+        raise HacError(
+            f"weights must be >= 0 and not all 0, got {weights}",
+            f"system {system}",
+            "for example 0.55,0.25,1.0,0.5",
+        )
     base, p = None, 0.0
     for name, member in members.items():
         rows = _at_seed(member, seed).sort_values("sound_id", kind="stable")
@@ -56,7 +64,11 @@ def weighted_average(members: dict[str, pd.DataFrame], weights: dict[str, float]
             base = rows
         elif rows["sound_id"].tolist() != base["sound_id"].tolist():
             odd = sorted(set(rows["sound_id"]) ^ set(base["sound_id"]))
-            raise HacError(f"members cover different clips: {first_few(odd)} in one but not the other", f"system {system}, member {name}", "predict the same clips with every member")
+            raise HacError(
+                f"members cover different clips: {first_few(odd)} in one but not the other",
+                f"system {system}, member {name}",
+                "predict the same clips with every member",
+            )
         p = p + weights[name] * proba_of(rows)
     out = base[KEYS].reset_index(drop=True).assign(system=system, seed=seed)
     return pd.concat([out, pd.DataFrame(p / total, columns=list(CLASSES))], axis=1)
@@ -82,10 +94,19 @@ def four_systems(available: Sequence[str], weights: dict[str, float], tau: float
         F is the gated head, with pseudo-labels where there are any; without sound the text head takes
         its place, A and P are left out, and so is S4 (it would equal S3).
     """
-    choices = {"F": ("gated+pl", "gated", "text+pl", "text"), "A": ("audio+pl", "audio"), "R": ("roberta",), "P": ("passt",)}
+    choices = {
+        "F": ("gated+pl", "gated", "text+pl", "text"),
+        "A": ("audio+pl", "audio"),
+        "R": ("roberta",),
+        "P": ("passt",),
+    }
     found = {letter: next((n for n in names if n in available), None) for letter, names in choices.items()}
     if found["F"] is None:
-        raise HacError(f"no fusion or text head among {first_few(sorted(available))}", "ensemble", "run notebook 02 first")
+        raise HacError(
+            f"no fusion or text head among {first_few(sorted(available))}",
+            "ensemble",
+            "run notebook 02 first",
+        )
     members = {name: weights[letter] for letter, name in found.items() if name is not None}
     with_labels = any(name.endswith("+pl") for name in members)
     out = {
@@ -98,7 +119,9 @@ def four_systems(available: Sequence[str], weights: dict[str, float], tau: float
     return out
 
 
-def predict_systems(systems: dict[str, dict], tables: pd.DataFrame, seeds: Sequence[int], prior: np.ndarray) -> pd.DataFrame:
+def predict_systems(
+    systems: dict[str, dict], tables: pd.DataFrame, seeds: Sequence[int], prior: np.ndarray
+) -> pd.DataFrame:
     """Predictions of S1 … S4 for every seed, from the members' predictions (all in one table)."""
     rows = []
     for name, spec in systems.items():

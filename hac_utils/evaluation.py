@@ -21,8 +21,7 @@ from .schema import argmax_codes
 from .taxonomy import CLASS_IDX, CLASSES, NAMES, is_leftover
 
 ID_COLUMNS = (
-    "sound_id id anonymous_id eval_id clip_id clip audio_id freesound_id uuid fname filename file_name file "
-    "index"
+    "sound_id id anonymous_id eval_id clip_id clip audio_id freesound_id uuid fname filename file_name file index"
 ).split()
 #: Names that can only mean a prediction, then names a file of predictions alone may use.
 PREDICTED_COLUMNS = (
@@ -31,8 +30,7 @@ PREDICTED_COLUMNS = (
 ).split()
 BARE_COLUMNS = "class label class_code class_idx label_idx".split()
 TRUTH_COLUMNS = (
-    "class gt ground_truth truth true_class true_label true label y_true target class_code class_idx "
-    "true_idx label_idx"
+    "class gt ground_truth truth true_class true_label true label y_true target class_code class_idx true_idx label_idx"
 ).split()
 AUDIO_ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".aiff", ".aif", ".m4a")
 
@@ -105,9 +103,7 @@ def evaluate_files(
         _compare_ids(mine, theirs, subset)
     _raise(mine.problems + theirs.problems)
     ids = [i for i in theirs.classes.index if i in mine.classes.index]
-    return _score(
-        theirs.classes.loc[ids].to_numpy(), mine.classes.loc[ids].to_numpy(), mine.notes + theirs.notes
-    )
+    return _score(theirs.classes.loc[ids].to_numpy(), mine.classes.loc[ids].to_numpy(), mine.notes + theirs.notes)
 
 
 def format_evaluation(result: dict[str, Any]) -> str:
@@ -125,9 +121,7 @@ def format_evaluation(result: dict[str, Any]) -> str:
     lines += [head, "-" * len(head)]
     for row in result["per_class"]:
         figures = " ".join(number(row[k]) for k in ("accuracy", "hP", "hR", "hF"))
-        lines.append(
-            f"{row['class']:6} {row['name']:{width}} {row['n']:6d} {row['n_predicted']:6d} {figures}"
-        )
+        lines.append(f"{row['class']:6} {row['name']:{width}} {row['n']:6d} {row['n_predicted']:6d} {figures}")
     lines += [""] * bool(result["notes"]) + [f"note: {note}" for note in result["notes"]]
     return "\n".join(lines) + "\n"
 
@@ -211,9 +205,7 @@ def _read_predictions(
     bad = ~np.isfinite(proba).all(axis=1)
     if bad.any():
         names = _as_ids(chosen[ids])[bad].tolist()
-        side.problem(
-            f"clips whose probabilities are not all numbers: {first_few(names)}", "give finite numbers"
-        )
+        side.problem(f"clips whose probabilities are not all numbers: {first_few(names)}", "give finite numbers")
         return
     codes = pd.Series(argmax_codes(proba), index=chosen.index)
     _set_classes(side, chosen, ids, codes, "the most probable of 23 probability columns")
@@ -232,9 +224,7 @@ def _find(frame: pd.DataFrame, known: list[str]) -> str:
     return next((names[k] for k in known if k in names), "")
 
 
-def _column(
-    side: _Side, frame: pd.DataFrame, given: str, known: list[str], kind: str, option: str
-) -> str | None:
+def _column(side: _Side, frame: pd.DataFrame, given: str, known: list[str], kind: str, option: str) -> str | None:
     """The column asked for, or found by name; None after noting the problem."""
     columns = list(frame.columns)
     if given:
@@ -258,18 +248,14 @@ def _choose(side: _Side, frame: pd.DataFrame, system: str, seed: int | None) -> 
     keys = [k for k in wanted if k in frame.columns]
     for key, value in wanted.items():
         if value and key not in keys:
-            side.problem(
-                f"{key} {value!r} was asked for, but there is no column {key!r}", f"leave out --{key}"
-            )
+            side.problem(f"{key} {value!r} was asked for, but there is no column {key!r}", f"leave out --{key}")
             return None
     if not keys:
         return frame
     text = frame[keys].apply(_as_text)
     options = sorted(text.drop_duplicates().itertuples(index=False, name=None))
     shown = first_few([" ".join(f"--{k} {v}" for k, v in zip(keys, o, strict=True)) for o in options], 12)
-    match = np.logical_and.reduce(
-        [(text[k] == wanted[k]) if wanted[k] else np.ones(len(text), bool) for k in keys]
-    )
+    match = np.logical_and.reduce([(text[k] == wanted[k]) if wanted[k] else np.ones(len(text), bool) for k in keys])
     asked = " ".join(f"--{k} {v}" for k, v in wanted.items() if v)
     left = text[match].drop_duplicates()
     if len(left) == 1:
@@ -292,9 +278,7 @@ def _as_ids(values: pd.Series) -> pd.Series:
     """Ids as text; a file name loses its folders and its audio ending."""
     text = _as_text(values)
     is_file = text.str.lower().str.endswith(AUDIO_ENDINGS)
-    return text.where(
-        ~is_file, text.str.replace(r"^.*[/\\]", "", regex=True).str.replace(r"\.\w+$", "", regex=True)
-    )
+    return text.where(~is_file, text.str.replace(r"^.*[/\\]", "", regex=True).str.replace(r"\.\w+$", "", regex=True))
 
 
 def _set_classes(side: _Side, frame: pd.DataFrame, id_column: str, values: pd.Series, source: str) -> None:
@@ -313,9 +297,7 @@ def _set_classes(side: _Side, frame: pd.DataFrame, id_column: str, values: pd.Se
         side.problem(f"ids that occur twice: {first_few(double)}", "keep one row per clip")
     classless = sorted(ids[text == ""])
     if classless:
-        side.problem(
-            f"clips without a class: {first_few(classless)}", "give every clip one of the 23 classes"
-        )
+        side.problem(f"clips without a class: {first_few(classless)}", "give every clip one of the 23 classes")
     unknown = sorted(set(text[codes.isna() & (text != "")]))
     if unknown:
         rows = int(codes.isna().sum()) - len(classless)
@@ -332,8 +314,7 @@ def _compare_ids(mine: _Side, theirs: _Side, subset: bool) -> None:
     missing, extra = sorted(b - a), sorted(a - b)
     if not a & b:
         mine.problem(
-            f"no id occurs in both files: predictions have {first_few(extra, 2)}, "
-            f"the truth {first_few(missing, 2)}",
+            f"no id occurs in both files: predictions have {first_few(extra, 2)}, the truth {first_few(missing, 2)}",
             "are these the same clips, and are the id columns right?",
         )
     elif subset:
@@ -344,9 +325,7 @@ def _compare_ids(mine: _Side, theirs: _Side, subset: bool) -> None:
             )
     else:
         if missing:
-            mine.problem(
-                f"no prediction for {first_few(missing)} of {len(b)} clips", "predict them, or use --subset"
-            )
+            mine.problem(f"no prediction for {first_few(missing)} of {len(b)} clips", "predict them, or use --subset")
         if extra:
             mine.problem(
                 f"predictions for clips that the truth lacks: {first_few(extra)}",

@@ -125,9 +125,7 @@ def plan(
     """
     known = sorted(i for i in items if store.knows(i))
     with ThreadPoolExecutor(8) as pool:
-        hashes = dict(
-            zip(known, pool.map(file_hash if audio else sha256_text, [items[i] for i in known]), strict=True)
-        )
+        hashes = dict(zip(known, pool.map(file_hash if audio else sha256_text, [items[i] for i in known]), strict=True))
     there = {i: sha for i, sha in hashes.items() if (i, sha) in store.good}
     numbers = store.free_numbers()
     shards = []
@@ -135,9 +133,7 @@ def plan(
         (False, sorted(set(items) - set(known))),
         (True, [i for i in known if i not in there]),
     ):
-        shards += [
-            Shard(next(numbers), ids[k : k + shard_size], again) for k in range(0, len(ids), shard_size)
-        ]
+        shards += [Shard(next(numbers), ids[k : k + shard_size], again) for k in range(0, len(ids), shard_size)]
     return shards, there
 
 
@@ -220,9 +216,7 @@ def extract(
             reads.close()
         failures = failures_table(failed)
         store.finish(hashes, failures)
-    return Summary(
-        encoder.name, store, hashes, len(ids), reused, failures, time.perf_counter() - start, model_seconds
-    )
+    return Summary(encoder.name, store, hashes, len(ids), reused, failures, time.perf_counter() - start, model_seconds)
 
 
 def _refuse_if_broken(encoder: Any, outcomes: Sequence[Outcome]) -> None:
@@ -236,9 +230,7 @@ def _refuse_if_broken(encoder: Any, outcomes: Sequence[Outcome]) -> None:
         )
 
 
-def _reads(
-    items: Mapping[str, Path | str], ids: list[str], encoder: Any, workers: int, ahead: int
-) -> Iterator[Read]:
+def _reads(items: Mapping[str, Path | str], ids: list[str], encoder: Any, workers: int, ahead: int) -> Iterator[Read]:
     """What was read of each of `ids`, in order."""
     if not is_audio(encoder):
         for i in ids:
@@ -278,9 +270,7 @@ def sounds_in(path: Path | str) -> dict[str, Path]:
             raise HacError("the dataset has no sounds", str(path / "audio"), "hac data get NAME --audio")
         return found
     if not path.is_dir():
-        raise HacError(
-            "no such folder", str(path), "give a dataset folder, a folder of sounds, or a sound file"
-        )
+        raise HacError("no such folder", str(path), "give a dataset folder, a folder of sounds, or a sound file")
     suffixes, names = SUFFIXES + FFMPEG_SUFFIXES, []
     for folder, folders, files in os.walk(path):
         folders[:] = sorted(d for d in folders if not d.startswith("."))
@@ -291,8 +281,7 @@ def sounds_in(path: Path | str) -> dict[str, Path]:
         raise HacError("no sounds in the folder", str(path), "sounds end in " + " ".join(suffixes))
     counts = Counter(_safe_id(n) for n in names)
     return {
-        _safe_id(n) if counts[_safe_id(n)] == 1 else f"{_safe_id(n)}-{_short_hash(n)}": path / n
-        for n in sorted(names)
+        _safe_id(n) if counts[_safe_id(n)] == 1 else f"{_safe_id(n)}-{_short_hash(n)}": path / n for n in sorted(names)
     }
 
 
@@ -351,9 +340,7 @@ def embed_corpus(
     """
     ids = dataset.frame["sound_id"].tolist()
     vectors: dict[str, tuple[list[str], np.ndarray]] = {}
-    failures = [
-        failures_table([(i, "audio file", "no file for this sound_id") for i in dataset.missing_audio])
-    ]
+    failures = [failures_table([(i, "audio file", "no file for this sound_id") for i in dataset.missing_audio])]
     if audio_encoder == PROVIDED:
         failures = []
         *vectors["audio"], bad = features.load(dataset.folder, ids, "audio")
@@ -379,8 +366,7 @@ def embed_corpus(
     frame = dataset.frame.set_index("sound_id").loc[kept].reset_index()[dataset.frame.columns]
     frame["path"] = [str(dataset.audio.get(i, "")) for i in kept]
     out = {
-        kind: X if list(names) == kept else X[pd.Index(names).get_indexer(kept)]
-        for kind, (names, X) in vectors.items()
+        kind: X if list(names) == kept else X[pd.Index(names).get_indexer(kept)] for kind, (names, X) in vectors.items()
     }
     table = pd.concat(failures, ignore_index=True).drop_duplicates("sound_id", ignore_index=True)
     return Embedded(frame, out.get("audio"), out.get("text"), table)

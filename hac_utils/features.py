@@ -196,11 +196,18 @@ def inspect(folder: Path | str, ids: Sequence[str], kind: str) -> tuple[list[str
         _refuse_strangers(folder, kind, ids, set(index["sound_id"]))
         kept, X, bad = read_loose(folder, kind, index["sound_id"][index["sound_id"].isin(set(ids))].tolist())
         row = {i: k for k, i in enumerate(kept)}
-        index = index.assign(row=[row.get(i, -1) for i in index["sound_id"]], reason=[bad.get(i, "") for i in index["sound_id"]])
+        index = index.assign(
+            row=[row.get(i, -1) for i in index["sound_id"]],
+            reason=[bad.get(i, "") for i in index["sound_id"]],
+        )
     else:
         found = read_pack(folder, kind)
         if isinstance(found, str):
-            raise HacError(f"no {kind} embeddings here: {found}", str(source_folder(folder, kind)), "unpack features.zip into the dataset folder")
+            raise HacError(
+                f"no {kind} embeddings here: {found}",
+                str(source_folder(folder, kind)),
+                "unpack features.zip into the dataset folder",
+            )
         index, X = found
         _refuse_strangers(folder, kind, ids, set(index["sound_id"]))
     return *_select(folder, kind, index, X, ids), sorted(set(index["sound_id"]) - set(ids))
@@ -225,19 +232,27 @@ def read_pack(folder: Path | str, kind: str) -> tuple[pd.DataFrame, np.ndarray] 
         return "the pack is of another version"
     rows = index["row"].to_numpy()
     good = np.flatnonzero(rows >= 0)
-    if X.shape != (len(good), DIM) or X.dtype != np.float32 or not np.array_equal(np.sort(rows[good]), np.arange(len(good))):
+    if (
+        X.shape != (len(good), DIM)
+        or X.dtype != np.float32
+        or not np.array_equal(np.sort(rows[good]), np.arange(len(good)))
+    ):
         return "the pack is damaged"
     crc = index["crc32"].to_numpy()
     for k in good[np.unique(np.linspace(0, len(good) - 1, _SPOT_CHECKS).astype(int))] if len(good) else []:
         if zlib.crc32(np.ascontiguousarray(X[rows[k]])) != crc[k]:
             return "the pack is damaged"
     if source_folder(folder, kind).is_dir():
-        if _scan(folder, kind) != list(zip(index["sound_id"].tolist(), index["size"].tolist(), index["mtime_ns"].tolist(), strict=True)):
+        if _scan(folder, kind) != list(
+            zip(index["sound_id"].tolist(), index["size"].tolist(), index["mtime_ns"].tolist(), strict=True)
+        ):
             return "the single files changed"
     return index, X
 
 
-def _select(folder: Path | str, kind: str, index: pd.DataFrame, X: np.ndarray, ids: Sequence[str]) -> tuple[list[str], np.ndarray, pd.DataFrame]:
+def _select(
+    folder: Path | str, kind: str, index: pd.DataFrame, X: np.ndarray, ids: Sequence[str]
+) -> tuple[list[str], np.ndarray, pd.DataFrame]:
     names = index["sound_id"].tolist()
     row = dict(zip(names, index["row"].tolist(), strict=True))
     kept = [i for i in ids if row.get(i, -1) >= 0]
@@ -245,10 +260,20 @@ def _select(folder: Path | str, kind: str, index: pd.DataFrame, X: np.ndarray, i
         failures = failures_table([])
     else:
         reason = dict(zip(names, index["reason"].tolist(), strict=True))
-        failures = failures_table([(i, f"{kind} embedding", reason.get(i, f"no file {KINDS[kind]}/{i}.npy")) for i in ids if row.get(i, -1) < 0])
+        failures = failures_table(
+            [
+                (i, f"{kind} embedding", reason.get(i, f"no file {KINDS[kind]}/{i}.npy"))
+                for i in ids
+                if row.get(i, -1) < 0
+            ]
+        )
     if not kept:
         first = failures.iloc[0]
-        raise HacError(f"none of the {len(ids)} clips has a usable {kind} embedding; the first: {first['reason']}", f"{source_folder(folder, kind)} (sound_id {first['sound_id']})", "unpack features.zip again")
+        raise HacError(
+            f"none of the {len(ids)} clips has a usable {kind} embedding; the first: {first['reason']}",
+            f"{source_folder(folder, kind)} (sound_id {first['sound_id']})",
+            "unpack features.zip again",
+        )
     rows = np.array([row[i] for i in kept])
     ordered = rows[0] + len(rows) == rows[-1] + 1 and bool((np.diff(rows) == 1).all())
     return kept, X[rows[0] : rows[-1] + 1] if ordered else X[rows], failures
@@ -260,18 +285,24 @@ def _refuse_strangers(folder: Path | str, kind: str, ids: Sequence[str], present
     if not len(ids):
         raise HacError("no clips to load embeddings for", str(source), "give at least one sound_id")
     if not present:
-        raise HacError(f"no {kind} embeddings here", str(source), "unpack features.zip into the dataset folder (hac data get), or run with audio")
+        raise HacError(
+            f"no {kind} embeddings here",
+            str(source),
+            "unpack features.zip into the dataset folder (hac data get), or run with audio",
+        )
     if present.isdisjoint(ids):
         ours, theirs = data_set_of(ids, folder), data_set_of(present, source.resolve())
         named = f": the table is {ours}, the embeddings are those of {theirs}" if theirs and theirs != ours else ""
         raise HacError(
             f"none of the {len(ids)} clips has one of the {len(present)} {kind} embeddings{named or ', which belong to another data set'} "
             f"(first id of the table {ids[0]}, of the embeddings {min(present)})",
-            str(source), f"put the features of {ours if named else 'this data set'} there, or give the other data set's folder")
+            str(source),
+            f"put the features of {ours if named else 'this data set'} there, or give the other data set's folder",
+        )
 
 
 def data_set_of(ids: Sequence[str] | set[str], path: Path | str) -> str:
-    """"BSD10k" or "BSD35k-CS" by their ids, else by the folder's name, else "" (for messages)."""
+    """ "BSD10k" or "BSD35k-CS" by their ids, else by the folder's name, else "" (for messages)."""
     known = releases()
     ids = set(ids)
     low, high = known["id_range"]["BSD35k-CS"]

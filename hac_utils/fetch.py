@@ -102,9 +102,7 @@ def _get_part(record: Record, part: str, target: Path, *, cache: Path, offline: 
     unpack(archive, target, limits=PARTS[part], source=record.number)
 
 
-def fetch(
-    name: str, file: str, *, cache: Path | None = None, offline: bool = False, base: str | None = None
-) -> Path:
+def fetch(name: str, file: str, *, cache: Path | None = None, offline: bool = False, base: str | None = None) -> Path:
     """One file of a record, verified; from the cache when it is there, else from the record.
 
     Parameters
@@ -250,9 +248,7 @@ def _bring(url: str, part: Path, facts: FileFacts) -> None:
             str(part.parent),
             "free some space or choose another folder: HAC_CACHE=…",
         )
-    bar = tqdm(
-        total=facts.size, desc=part.name[1:-5], unit="B", unit_scale=True, unit_divisor=1000, disable=None
-    )
+    bar = tqdm(total=facts.size, desc=part.name[1:-5], unit="B", unit_scale=True, unit_divisor=1000, disable=None)
     with bar:
         _patiently(lambda: _bring_rest(url, part, have(), facts, bar), url, have)
 

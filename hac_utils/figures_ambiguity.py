@@ -32,9 +32,7 @@ def class_accuracy_vs_confidence(table: pd.DataFrame, summary: Mapping[str, Any]
     table = need(table, ["class", "n", "accuracy", "mean_confidence"], "class_accuracy_vs_confidence")
     left_out = table.loc[table["mean_confidence"].isna(), "class"].tolist()
     table = table.dropna(subset=["mean_confidence", "accuracy"])
-    ax.set(
-        xlabel="Mean annotator confidence in the class (rating, 1 to 5)", ylabel="Accuracy of the class (%)"
-    )
+    ax.set(xlabel="Mean annotator confidence in the class (rating, 1 to 5)", ylabel="Accuracy of the class (%)")
     if table.empty:
         return nothing(ax, "no annotator confidence in this corpus")
     x, y = table["mean_confidence"].to_numpy(float), 100 * table["accuracy"].to_numpy(float)
@@ -127,9 +125,7 @@ def lost_credit_pairs(table: pd.DataFrame, *, ax: Axes) -> Axes:
 
     `table`: gt, pred, n (clips), lost_credit (clips), mean_confidence (NaN if unknown).
     """
-    table = need(
-        table, ["gt", "pred", "n", "lost_credit", "mean_confidence"], "lost_credit_pairs", ("gt", "pred")
-    )
+    table = need(table, ["gt", "pred", "n", "lost_credit", "mean_confidence"], "lost_credit_pairs", ("gt", "pred"))
     ax.set(xlabel="Lost credit (clips)")
     if table.empty:
         return nothing(ax, "no clip is wrong")
@@ -149,9 +145,7 @@ def lost_credit_pairs(table: pd.DataFrame, *, ax: Axes) -> Axes:
             linewidth=0,
         )
         words = f"{n:g} clips" + ("" if conf is None or np.isnan(conf) else f", confidence {conf:.2f}")
-        ax.annotate(
-            words, (lost, i), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5, color=GREY
-        )
+        ax.annotate(words, (lost, i), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5, color=GREY)
     ax.set_yticks(rows, [f"{a} → {b}" for a, b in zip(table["gt"], table["pred"], strict=True)])
     ax.set_ylim(len(table) - 0.4, -0.6)
     ax.set_xlim(0, table["lost_credit"].max() * 1.42)
@@ -177,9 +171,7 @@ def confidence_vs_error(table: pd.DataFrame, *, ax: Axes) -> Axes:
 
     `table`: confidence (rating), n (clips), error, low, high (fractions), optional hF (fraction).
     """
-    table = need(table, ["confidence", "n", "error", "low", "high"], "confidence_vs_error").sort_values(
-        "confidence"
-    )
+    table = need(table, ["confidence", "n", "error", "low", "high"], "confidence_vs_error").sort_values("confidence")
     ax.set(xlabel="Annotator confidence (rating)", ylabel="Error rate (%)")
     if table.empty:
         return nothing(ax, "no annotator confidence in this corpus")

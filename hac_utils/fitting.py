@@ -113,7 +113,9 @@ def _take(X: Any, rows: np.ndarray) -> Any:
 
 
 def _inputs(X: Any, wanted: Any) -> Any:
-    return _take(X, wanted) if isinstance(wanted, np.ndarray) and wanted.ndim == 1 and wanted.dtype.kind == "i" else wanted
+    return (
+        _take(X, wanted) if isinstance(wanted, np.ndarray) and wanted.ndim == 1 and wanted.dtype.kind == "i" else wanted
+    )
 
 
 def _run(job: Job) -> Fitted:

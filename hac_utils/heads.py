@@ -43,7 +43,20 @@ class _Head(ClassifierMixin, BaseEstimator):
     best_epoch_ : epoch whose weights are kept: best hF on `val`, the last one without `val`
     """
 
-    def __init__(self, epochs=30, batch_size=64, lr=1e-3, weight_decay=0.01, dropout=0.3, label_smoothing=0.1, width=512, loss="cross_entropy", seed=0, threads=1, classes=None):
+    def __init__(
+        self,
+        epochs=30,
+        batch_size=64,
+        lr=1e-3,
+        weight_decay=0.01,
+        dropout=0.3,
+        label_smoothing=0.1,
+        width=512,
+        loss="cross_entropy",
+        seed=0,
+        threads=1,
+        classes=None,
+    ):
         self.epochs = epochs
         self.batch_size = batch_size
         self.lr = lr
@@ -65,13 +78,25 @@ class _Head(ClassifierMixin, BaseEstimator):
     def _checked(self, X: Any, name: str) -> np.ndarray:
         X = np.asarray(X)
         if X.ndim != 2 or X.dtype.kind not in "fiu":
-            raise HacError(f"{name} must be numbers of shape (n, d), got shape {X.shape}, dtype {X.dtype}", type(self).__name__, "one row per clip, one column per dimension")
+            raise HacError(
+                f"{name} must be numbers of shape (n, d), got shape {X.shape}, dtype {X.dtype}",
+                type(self).__name__,
+                "one row per clip, one column per dimension",
+            )
         bad = ~np.isfinite(X).all(axis=1)
         if bad.any():
-            raise HacError(f"embeddings that are NaN or infinite in rows {first_few(np.flatnonzero(bad).tolist())}", f"{type(self).__name__}, {name}", "leave these clips out, or extract them again")
+            raise HacError(
+                f"embeddings that are NaN or infinite in rows {first_few(np.flatnonzero(bad).tolist())}",
+                f"{type(self).__name__}, {name}",
+                "leave these clips out, or extract them again",
+            )
         known = getattr(self, "n_features_in_", None)
         if known is not None and X.shape[1] != known:
-            raise HacError(f"{name} has {X.shape[1]} columns, the head was fitted on {known}", type(self).__name__, "use the encoder the head was trained with")
+            raise HacError(
+                f"{name} has {X.shape[1]} columns, the head was fitted on {known}",
+                type(self).__name__,
+                "use the encoder the head was trained with",
+            )
         return self._prepare(X.astype(np.float32, copy=False))
 
     def fit(self, X, y, val=None, sample_weight=None):
@@ -98,7 +123,11 @@ class _Head(ClassifierMixin, BaseEstimator):
         features = self._checked(X, "X")
         target = targets(y, self.classes_, len(features), f"{type(self).__name__}, y")
         if len(set(target.tolist())) < 2:
-            raise HacError(f"only one class in y: {self.classes_[target[0]]}", type(self).__name__, "give at least two classes")
+            raise HacError(
+                f"only one class in y: {self.classes_[target[0]]}",
+                type(self).__name__,
+                "give at least two classes",
+            )
         self.n_features_in_ = np.asarray(X).shape[1]
         weight = np.ones(len(target), np.float32) if sample_weight is None else np.asarray(sample_weight, np.float32)
         if val is not None:
@@ -111,7 +140,11 @@ class _Head(ClassifierMixin, BaseEstimator):
         with private_torch(self.seed, self.threads):
             net = self._network(features.shape[1], len(self.classes_))
             self.n_parameters_ = sum(p.numel() for p in net.parameters())
-            data, labels, weights = torch.from_numpy(features), torch.from_numpy(target), torch.from_numpy(weight)
+            data, labels, weights = (
+                torch.from_numpy(features),
+                torch.from_numpy(target),
+                torch.from_numpy(weight),
+            )
             optimiser = torch.optim.AdamW(net.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
             batches = -(-len(data) // self.batch_size)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.epochs * batches)
@@ -133,7 +166,9 @@ class _Head(ClassifierMixin, BaseEstimator):
                     total += float(loss.detach()) * len(rows)
                 entry = {"epoch": epoch, "loss": total / len(data), "val_hF": None}
                 if val is not None:
-                    entry["val_hF"] = hierarchical_f1(val_y, self.classes_[self._logits(net, val_X).argmax(1)], never_predicted="zero")
+                    entry["val_hF"] = hierarchical_f1(
+                        val_y, self.classes_[self._logits(net, val_X).argmax(1)], never_predicted="zero"
+                    )
                     if entry["val_hF"] > best[0]:
                         best = (entry["val_hF"], epoch, {k: v.clone() for k, v in net.state_dict().items()})
                 self.history_.append(entry)
@@ -172,12 +207,22 @@ class MLPHead(_Head):
     def _network(self, d, n_classes):
         from torch import nn
 
-        return nn.Sequential(nn.LayerNorm(d), nn.Linear(d, self.width), nn.GELU(), nn.Dropout(self.dropout), nn.Linear(self.width, n_classes))
+        return nn.Sequential(
+            nn.LayerNorm(d),
+            nn.Linear(d, self.width),
+            nn.GELU(),
+            nn.Dropout(self.dropout),
+            nn.Linear(self.width, n_classes),
+        )
 
 
 def _halves(X: np.ndarray, who: str) -> tuple[np.ndarray, np.ndarray]:
     if X.shape[1] % 2:
-        raise HacError(f"X has {X.shape[1]} columns; fusion needs audio and text side by side, equally wide", who, "np.hstack([audio, text]), each (n, d)")
+        raise HacError(
+            f"X has {X.shape[1]} columns; fusion needs audio and text side by side, equally wide",
+            who,
+            "np.hstack([audio, text]), each (n, d)",
+        )
     half = X.shape[1] // 2
     return X[:, :half], X[:, half:]
 

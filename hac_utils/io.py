@@ -19,7 +19,10 @@ import pandas as pd
 from .errors import HacError
 
 #: What a write can meet that is the user's to mend; None is numpy's short write to a full disk.
-_WRITE_ERRORS = {getattr(errno, name) for name in "ENOSPC EDQUOT EFBIG EIO EROFS EACCES EPERM ENOTDIR EISDIR EEXIST ENAMETOOLONG".split()} | {None}
+_WRITE_ERRORS = {
+    getattr(errno, name)
+    for name in "ENOSPC EDQUOT EFBIG EIO EROFS EACCES EPERM ENOTDIR EISDIR EEXIST ENAMETOOLONG".split()
+} | {None}
 
 
 @contextlib.contextmanager
@@ -43,7 +46,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.replace(tmp, path)
     except OSError as e:
         if e.errno in _WRITE_ERRORS:
-            raise HacError(f"cannot write: {e.strerror or e}", str(path), "free some space or choose a folder you can write to") from e
+            raise HacError(
+                f"cannot write: {e.strerror or e}",
+                str(path),
+                "free some space or choose a folder you can write to",
+            ) from e
         raise
     finally:
         if tmp is not None:
@@ -101,7 +108,9 @@ def read_json(path: Path | str) -> Any:
     except FileNotFoundError:
         raise HacError("no such file", str(path)) from None
     except (ValueError, OSError) as e:
-        raise HacError(f"not readable as JSON: {e}", str(path), "delete it and run the step that writes it again") from None
+        raise HacError(
+            f"not readable as JSON: {e}", str(path), "delete it and run the step that writes it again"
+        ) from None
 
 
 def write_parquet(path: Path | str, frame: pd.DataFrame) -> None:
@@ -129,10 +138,24 @@ def read_table(path: Path | str) -> pd.DataFrame:
         if suffix == ".parquet":
             return pd.read_parquet(path)
         if suffix not in (".csv", ".tsv", ".txt"):
-            raise HacError(f"cannot read tables of type {path.suffix or 'without an ending'!r}", str(path), "give a .csv, .tsv or .parquet file")
-        frame = pd.read_csv(path, sep="\t" if suffix == ".tsv" else ",", dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            raise HacError(
+                f"cannot read tables of type {path.suffix or 'without an ending'!r}",
+                str(path),
+                "give a .csv, .tsv or .parquet file",
+            )
+        frame = pd.read_csv(
+            path,
+            sep="\t" if suffix == ".tsv" else ",",
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+        )
         if not isinstance(frame.index, pd.RangeIndex):  # pandas would take the first fields as row names
-            raise HacError("the rows have more fields than the header", str(path), "name every column, and quote cells that hold a comma")
+            raise HacError(
+                "the rows have more fields than the header",
+                str(path),
+                "name every column, and quote cells that hold a comma",
+            )
         return frame
     except HacError:
         raise
@@ -140,7 +163,11 @@ def read_table(path: Path | str) -> pd.DataFrame:
         raise HacError("the file is empty", str(path), "give a table with a header row") from None
     except Exception as e:  # pandas and pyarrow raise a dozen unrelated types for broken files
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        raise HacError(f"not readable as a table: {reason}", str(path), "is it complete, UTF-8, and of the type its name says?") from None
+        raise HacError(
+            f"not readable as a table: {reason}",
+            str(path),
+            "is it complete, UTF-8, and of the type its name says?",
+        ) from None
 
 
 def write_npy(path: Path | str, array: np.ndarray) -> None:
@@ -158,7 +185,11 @@ def read_npy(path: Path | str) -> np.ndarray:
         raise HacError("no such file", str(path)) from None
     except Exception as e:  # a damaged header is parsed as Python: its errors are many
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        raise HacError(f"not readable as an array: {reason}", str(path), "delete it and run the step that writes it again") from None
+        raise HacError(
+            f"not readable as an array: {reason}",
+            str(path),
+            "delete it and run the step that writes it again",
+        ) from None
 
 
 def sha256_file(path: Path | str) -> str:

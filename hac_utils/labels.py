@@ -30,9 +30,7 @@ class SpreadLabels(Artist):
         super().__init__()
         self.notes, self.radii, self.obstacles = list(notes), np.asarray(radii, float), list(obstacles)
         self.lines = list(lines)
-        self.leaders = [
-            Line2D([], [], color="#6B6B6B", lw=0.7, transform=None, zorder=2.5) for _ in self.notes
-        ]
+        self.leaders = [Line2D([], [], color="#6B6B6B", lw=0.7, transform=None, zorder=2.5) for _ in self.notes]
         self.set_zorder(2.9)
         self.set_in_layout(False)
         for note in self.notes:
@@ -65,9 +63,7 @@ class SpreadLabels(Artist):
             way = centre - point
             length = float(np.hypot(*way))
             with np.errstate(divide="ignore"):
-                edge = length - float(
-                    np.min(np.array(size) / 2 / np.maximum(np.abs(way) / max(length, 1e-9), 1e-9))
-                )
+                edge = length - float(np.min(np.array(size) / 2 / np.maximum(np.abs(way) / max(length, 1e-9), 1e-9)))
             if edge > radius + 5 * scale:
                 unit = way / length
                 leader.set_data(*np.array([point + unit * radius, point + unit * edge]).T)
@@ -99,9 +95,7 @@ def spread(
     n = len(points)
     room = 0.35 * sizes[:, 1].mean()  # a label this close to another point would seem to be its
     marks = np.column_stack([points - radii[:, None] - room, points + radii[:, None] + room])
-    order = np.argsort(
-        [-np.sum(np.hypot(*(points - p).T) < 4 * sizes[:, 0].mean()) for p in points], kind="stable"
-    )
+    order = np.argsort([-np.sum(np.hypot(*(points - p).T) < 4 * sizes[:, 0].mean()) for p in points], kind="stable")
     centres, placed = points.astype(float).copy(), np.zeros(n, bool)
     steps = np.concatenate([np.linspace(0, 3, 7), np.geomspace(4, 40, 18)])
     turn = np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)])
@@ -162,8 +156,7 @@ def _crossings(p: np.ndarray, ends: np.ndarray, starts: np.ndarray, stops: np.nd
 
     def side(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
         return np.sign(
-            (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1])
-            - (b[..., 1] - a[..., 1]) * (c[..., 0] - a[..., 0])
+            (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (b[..., 1] - a[..., 1]) * (c[..., 0] - a[..., 0])
         )
 
     e, a, b = ends[:, None, :], starts[None], stops[None]

@@ -22,7 +22,18 @@ from .errors import HacError, first_few
 from .io import read_json, read_table, sha256_text
 from .taxonomy import CLASS_IDX, CLASSES, FAMILIES, INDEX, is_leftover
 
-COLUMNS = ["sound_id", "class", "class_idx", "class_top", "confidence", "uploader", "license", "title", "tags", "description"]
+COLUMNS = [
+    "sound_id",
+    "class",
+    "class_idx",
+    "class_top",
+    "confidence",
+    "uploader",
+    "license",
+    "title",
+    "tags",
+    "description",
+]
 TEXT_COLUMNS = ["title", "tags", "description"]
 NEEDED = ["sound_id", "class", *TEXT_COLUMNS]
 
@@ -88,11 +99,21 @@ def find_metadata(folder: Path | str) -> Path:
     folder = Path(folder)
     if not folder.is_dir():
         raise HacError("no such folder", str(folder), "give a dataset folder in the BSD10k layout: DATA=path/to/folder")
-    found = sorted((folder / "metadata").glob("*_metadata.csv")) or [p for p in (folder / "metadata.csv", folder / "metadata" / "metadata.csv") if p.is_file()]
+    found = sorted((folder / "metadata").glob("*_metadata.csv")) or [
+        p for p in (folder / "metadata.csv", folder / "metadata" / "metadata.csv") if p.is_file()
+    ]
     if not found:
-        raise HacError("no metadata table in the dataset folder", str(folder), "put it at metadata/NAME_metadata.csv or metadata.csv (columns: " + ", ".join(COLUMNS) + ")")
+        raise HacError(
+            "no metadata table in the dataset folder",
+            str(folder),
+            "put it at metadata/NAME_metadata.csv or metadata.csv (columns: " + ", ".join(COLUMNS) + ")",
+        )
     if len(found) > 1:
-        raise HacError(f"more than one metadata table: {first_few([p.name for p in found])}", str(folder / "metadata"), "keep one")
+        raise HacError(
+            f"more than one metadata table: {first_few([p.name for p in found])}",
+            str(folder / "metadata"),
+            "keep one",
+        )
     return found[0]
 
 
@@ -112,19 +133,30 @@ def read_metadata(path: Path | str) -> tuple[pd.DataFrame, list[str]]:
     found = examine(path)
     if found.problems:
         count = len(found.problems)
-        lines = [f"{count} problem{'s' if count > 1 else ''} in the metadata table", *(f"  {p}" for p in found.problems[:10])]
+        lines = [
+            f"{count} problem{'s' if count > 1 else ''} in the metadata table",
+            *(f"  {p}" for p in found.problems[:10]),
+        ]
         rest = Counter(p.column for p in found.problems[10:])
         if rest:
             lines.append(f"  and {count - 10} more: " + ", ".join(f"{n} in column {c}" for c, n in rest.items()))
         columns = sorted({p.column for p in found.problems})
-        raise HacError("\n".join(lines), f"{path}, column{'s' if len(columns) > 1 else ''} {', '.join(columns)}", _advice(found.problems))
+        raise HacError(
+            "\n".join(lines),
+            f"{path}, column{'s' if len(columns) > 1 else ''} {', '.join(columns)}",
+            _advice(found.problems),
+        )
     return found.frame, found.notes
 
 
 def _advice(problems: list[Problem]) -> str:
     """The fix of the whole-table problems (they cause the others), else that of the first row."""
     whole = [p for p in problems if p.line is None]
-    return "; ".join(dict.fromkeys(p.allowed for p in whole)) if whole else f"column {problems[0].column}: {problems[0].allowed}"
+    return (
+        "; ".join(dict.fromkeys(p.allowed for p in whole))
+        if whole
+        else f"column {problems[0].column}: {problems[0].allowed}"
+    )
 
 
 def examine(path: Path | str) -> Examination:
@@ -142,7 +174,10 @@ def examine(path: Path | str) -> Examination:
     if frame.empty:
         raise HacError("the metadata has no rows", where, "give a table with one row per sound")
     problems, notes = [], []
-    twice = sorted({c for c in frame.columns[frame.columns.duplicated()]} | {c[:-2] for c in frame.columns if c.endswith(".1") and c[:-2] in COLUMNS})
+    twice = sorted(
+        {c for c in frame.columns[frame.columns.duplicated()]}
+        | {c[:-2] for c in frame.columns if c.endswith(".1") and c[:-2] in COLUMNS}
+    )
     problems += [Problem(c, f"the column {c} appears twice", "keep one column of each name") for c in twice]
     frame = frame.loc[:, ~frame.columns.duplicated()]
     frame = frame.astype(object).where(frame.notna(), "").astype(str).reset_index(drop=True)
@@ -151,15 +186,29 @@ def examine(path: Path | str) -> Examination:
         unlabelled = not {"class", "class_idx"} & set(frame.columns)
     else:
         unlabelled = "anonymous_id" in frame.columns and "class" not in frame.columns
-    missing = [c for c in NEEDED if c not in frame.columns and not (c == "class" and (unlabelled or "class_idx" in frame.columns))]
+    missing = [
+        c
+        for c in NEEDED
+        if c not in frame.columns and not (c == "class" and (unlabelled or "class_idx" in frame.columns))
+    ]
     if "sound_id" in missing:
-        raise HacError(f"the metadata lacks the columns {first_few(missing)}", where, "columns found: " + ", ".join(frame.columns))
+        raise HacError(
+            f"the metadata lacks the columns {first_few(missing)}",
+            where,
+            "columns found: " + ", ".join(frame.columns),
+        )
     present = ", ".join(frame.columns)
-    problems += [Problem(c, f"the column {c} is missing; columns found: {present}", f"add the column {c}") for c in missing]
+    problems += [
+        Problem(c, f"the column {c} is missing; columns found: {present}", f"add the column {c}") for c in missing
+    ]
     if "class" in missing:
         unlabelled = True
     for column in COLUMNS:
-        frame[column] = frame[column].str.strip() if column in frame.columns and column not in TEXT_COLUMNS else frame.get(column, "")
+        frame[column] = (
+            frame[column].str.strip()
+            if column in frame.columns and column not in TEXT_COLUMNS
+            else frame.get(column, "")
+        )
 
     coded = _Codes(frame) if not unlabelled else None
     if coded:
@@ -169,7 +218,9 @@ def examine(path: Path | str) -> Examination:
     lines = _line_numbers(path, len(frame)) if rows else []
     problems += [Problem(c, what, allowed, int(lines[i]), frame["sound_id"][i]) for i, c, what, allowed in rows]
     if coded and coded.mixed:
-        problems = [_with_first_lines(p, coded, path, len(frame)) if p.what.startswith("two codings") else p for p in problems]
+        problems = [
+            _with_first_lines(p, coded, path, len(frame)) if p.what.startswith("two codings") else p for p in problems
+        ]
 
     bad_id = np.zeros(len(frame), bool)
     bad_row = np.zeros(len(frame), bool)
@@ -184,20 +235,36 @@ def examine(path: Path | str) -> Examination:
         frame["class"] = coded.codes
         leftover = frame["class"].map(is_leftover).to_numpy(bool)
         if leftover.any():
-            notes.append(f"{int(leftover.sum())} clips with -other or family-only codes left out, as the official preparation does")
+            notes.append(
+                f"{int(leftover.sum())} clips with -other or family-only codes left out, as the official preparation does"
+            )
         if leftover.all():
-            problems.append(Problem("class", "only -other and family-only classes in the metadata", "give clips with second-level classes"))
+            problems.append(
+                Problem(
+                    "class",
+                    "only -other and family-only classes in the metadata",
+                    "give clips with second-level classes",
+                )
+            )
         keep = ~bad_row & ~leftover
         top = frame["class_top"]
         odd = keep & (top != "").to_numpy() & (top != _family(frame["class"])).to_numpy()
         if odd.any():
-            notes.append(f"class_top is not the family of the class in {int(odd.sum())} rows (sound_id {first_few(frame['sound_id'][odd].tolist())}); it is taken from the class")
+            notes.append(
+                f"class_top is not the family of the class in {int(odd.sum())} rows (sound_id {first_few(frame['sound_id'][odd].tolist())}); it is taken from the class"
+            )
     release = ""
     if not unlabelled:
         release, mixed_up, said = _release(frame, path, coded)
         problems += mixed_up
         notes += said
-    return Examination(_canonical(frame[keep]), ids, sorted(problems, key=lambda p: (p.line is not None, p.line or 0)), notes, release)
+    return Examination(
+        _canonical(frame[keep]),
+        ids,
+        sorted(problems, key=lambda p: (p.line is not None, p.line or 0)),
+        notes,
+        release,
+    )
 
 
 def _number(cells: pd.Series) -> pd.Series:
@@ -240,9 +307,13 @@ class _Codes:
         self.explained = np.zeros(len(frame), bool)
         self.mixed = bool(self.old.any() and self.new.any())
         if self.mixed:
-            self.problems.append(Problem(
-                "class_idx", f"two codings in one file: 0-22 (v1.1) in {int(self.old.sum())} rows and 101-504 (v1.2) in {int(self.new.sum())} rows",
-                "use one coding of class_idx: the rows come from two releases"))
+            self.problems.append(
+                Problem(
+                    "class_idx",
+                    f"two codings in one file: 0-22 (v1.1) in {int(self.old.sum())} rows and 101-504 (v1.2) in {int(self.new.sum())} rows",
+                    "use one coding of class_idx: the rows come from two releases",
+                )
+            )
         if self.old.any():
             self._look_for_alphabetical_order(frame)
         empty = (self.given == "") & self.known
@@ -259,15 +330,23 @@ class _Codes:
         wrong, fits, seen = self.contradicts & self.old, alphabetical == self.given, self.given
         if not labelled.any():
             top = frame["class_top"]
-            wrong, fits, seen = self.old & (top != "") & (_family(self.meant) != top), _family(alphabetical) == top, alphabetical
+            wrong, fits, seen = (
+                self.old & (top != "") & (_family(self.meant) != top),
+                _family(alphabetical) == top,
+                alphabetical,
+            )
         explained = (wrong & fits).to_numpy()
         if explained.sum() and explained.sum() >= 0.9 * wrong.sum() and seen[explained].nunique() >= 3:
             self.explained = explained
             i = int(np.flatnonzero(explained)[0])
-            self.problems.append(Problem(
-                "class_idx", f"alphabetical class order: class_idx counts the codes in alphabetical order in {int(explained.sum())} rows "
-                f"(sound_id {frame['sound_id'][i]}: {self.idx[i]} is {self.meant[i]} in the taxonomy, {alphabetical[i]} in the alphabet)",
-                "number the classes in taxonomy order (m-sp 0 or 101, … ss-s 22 or 504), or leave class_idx out"))
+            self.problems.append(
+                Problem(
+                    "class_idx",
+                    f"alphabetical class order: class_idx counts the codes in alphabetical order in {int(explained.sum())} rows "
+                    f"(sound_id {frame['sound_id'][i]}: {self.idx[i]} is {self.meant[i]} in the taxonomy, {alphabetical[i]} in the alphabet)",
+                    "number the classes in taxonomy order (m-sp 0 or 101, … ss-s 22 or 504), or leave class_idx out",
+                )
+            )
 
 
 def _with_first_lines(problem: Problem, coded: _Codes, path: Path, n: int) -> Problem:
@@ -292,12 +371,20 @@ def _failures(frame: pd.DataFrame, coded: _Codes | None) -> list[tuple[int, str,
         "sound_id": [
             check(lambda s: s == "", "an id for every clip"),
             check(lambda s: (s != "") & s.duplicated(), "one row per clip"),
-            check(lambda s: s.str.contains(r"[/\\\x00-\x1f]|^\.{1,2}$", regex=True), "an id that can be a file name, without path separators"),
+            check(
+                lambda s: s.str.contains(r"[/\\\x00-\x1f]|^\.{1,2}$", regex=True),
+                "an id that can be a file name, without path separators",
+            ),
         ],
         "confidence": [check(lambda s: (s != "") & ~_number(s).between(1, 5), "1 to 5, or empty")],
     }
     if coded is not None:
-        columns["class"] = [check(lambda s: ~coded.codes.isin(CLASSES) & ~coded.codes.map(is_leftover) & ((s != "") | (coded.idx == "")), _ALLOWED_CLASS)]
+        columns["class"] = [
+            check(
+                lambda s: ~coded.codes.isin(CLASSES) & ~coded.codes.map(is_leftover) & ((s != "") | (coded.idx == "")),
+                _ALLOWED_CLASS,
+            )
+        ]
         columns["class_idx"] = [
             check(lambda s: (s != "") & ~coded.known, _ALLOWED_IDX),
             check(lambda s: coded.contradicts & ~coded.explained, "the class_idx of the class in the same row"),
@@ -360,8 +447,14 @@ def _release(frame: pd.DataFrame, path: Path, coded: _Codes) -> tuple[str, list[
         return exact, [], []
     mixture = f", {len(new)} the one of v1.2: a mixture of two releases" if new else ""
     what = f"{len(old)} of the {len(pairs)} clips here that v1.2 relabelled carry the class of BSD10k v1.1{mixture} (sound_id {first_few(old)})"
-    claim = "the name says v1.2" if claims_v12(path) else "class_idx is in the coding of v1.2" if coded.new.any() else ""
+    claim = (
+        "the name says v1.2" if claims_v12(path) else "class_idx is in the coding of v1.2" if coded.new.any() else ""
+    )
     if claim and len(old) >= 3:
         fix = "get the v1.2 table (hac data get bsd10k), or name the folder v1.1 and leave class_idx out: official folds and scores differ between the two"
         return exact, [Problem("class", f"v1.1 labels under the name v1.2 ({claim}): {what}", fix)], []
-    return exact, [], [f"labels of BSD10k v1.1: {what}; the official folds of the challenge are those of v1.2"]
+    return (
+        exact,
+        [],
+        [f"labels of BSD10k v1.1: {what}; the official folds of the challenge are those of v1.2"],
+    )

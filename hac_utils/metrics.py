@@ -131,9 +131,7 @@ def per_class(confusion: np.ndarray) -> pd.DataFrame:
     """
     c = _counts(confusion)
     if c.ndim != 2:
-        raise HacError(
-            f"a confusion matrix of shape {c.shape}", "confusion", "give one matrix, shape (23, 23)"
-        )
+        raise HacError(f"a confusion matrix of shape {c.shape}", "confusion", "give one matrix, shape (23, 23)")
     stats = _class_stats(c)
     present = stats["n"] > 0
     kept = present & (stats["n_predicted"] > 0)
@@ -219,9 +217,7 @@ def _counts(confusion: np.ndarray) -> np.ndarray:
             "give counts of clips",
         )
     if (c.sum((-2, -1)) == 0).any():
-        raise HacError(
-            "no clips to score: a confusion matrix of zeros", "confusion", "give at least one clip"
-        )
+        raise HacError("no clips to score: a confusion matrix of zeros", "confusion", "give at least one clip")
     return c
 
 

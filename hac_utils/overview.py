@@ -140,9 +140,7 @@ def _ensemble(ax: Axes, weight: Mapping[str, Any], on: bool) -> None:
         color=INK if on else _OFF,
     )
     if not on:
-        ax.text(
-            85.5, 38, "not in\nthis run", ha="center", va="center", fontsize=8, color=_OFF, style="italic"
-        )
+        ax.text(85.5, 38, "not in\nthis run", ha="center", va="center", fontsize=8, color=_OFF, style="italic")
         return
     for member in "PAFR":
         w = weight[member]

@@ -113,9 +113,7 @@ class PasstEncoder:
         with (
             torch.inference_mode(),
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
-            torch.random.fork_rng(
-                devices=[]
-            ),  # the mel front end draws numbers also where it does not use them
+            torch.random.fork_rng(devices=[]),  # the mel front end draws numbers also where it does not use them
             _quiet(),
         ):
             for row, audio in zip(out, batch, strict=True):

@@ -17,7 +17,11 @@ def checkout() -> Path:
     for folder in [start, *start.parents, Path(__file__).resolve().parent.parent]:
         if (folder / "notebooks").is_dir() and (folder / "configs").is_dir():
             return folder.resolve()
-    raise HacError("no checkout with notebooks/ and configs/ here", str(start.resolve()), "cd into the clone, or set HAC_ROOT")
+    raise HacError(
+        "no checkout with notebooks/ and configs/ here",
+        str(start.resolve()),
+        "cd into the clone, or set HAC_ROOT",
+    )
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,11 @@ class RunPaths:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
-            raise HacError(f"a run cannot be called {self.name!r}", "NAME", "use letters, digits, '.', '_' and '-', at most 64")
+            raise HacError(
+                f"a run cannot be called {self.name!r}",
+                "NAME",
+                "use letters, digits, '.', '_' and '-', at most 64",
+            )
 
     @property
     def run(self) -> Path:

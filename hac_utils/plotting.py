@@ -91,9 +91,7 @@ def confusion(counts: np.ndarray, *, ax: Axes) -> Axes:
     for i, j in zip(*np.nonzero(counts), strict=True):
         red, green, blue, _ = image.cmap(image.norm(share[i, j]))
         dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
-        ax.text(
-            j, i, f"{counts[i, j]:g}", ha="center", va="center", fontsize=6.5, color="white" if dark else INK
-        )
+        ax.text(j, i, f"{counts[i, j]:g}", ha="center", va="center", fontsize=6.5, color="white" if dark else INK)
     ax.set_xticks(range(N_CLASSES), CLASSES, rotation=90)
     ax.set_yticks(range(N_CLASSES), CLASSES)
     ax.set_xticks(np.arange(-0.5, N_CLASSES), minor=True)
@@ -148,9 +146,7 @@ def class_counts(table: pd.DataFrame, *, ax: Axes) -> Axes:
     """
     table = by_class(table, ["class", "n"], "class_counts")
     x = np.arange(len(table))
-    bars = ax.bar(
-        x, table["n"], width=0.78, color=[FAMILY_COLOURS[family(c)] for c in table["class"]], alpha=0.9
-    )
+    bars = ax.bar(x, table["n"], width=0.78, color=[FAMILY_COLOURS[family(c)] for c in table["class"]], alpha=0.9)
     ax.bar_label(bars, [f"{n:,.0f}" for n in table["n"]], fontsize=7.5, color=GREY, padding=1)
     class_axis(ax, table["class"])
     ax.set_ylabel("Clips")
@@ -186,13 +182,26 @@ def durations(seconds: np.ndarray, *, ax: Axes) -> Axes:
     if not len(seconds):
         return nothing(ax, "no sound files")
     if not (seconds > 0).all():
-        raise HacError(f"{int((~(seconds > 0)).sum())} lengths that are not above 0", "plotting.durations", "give lengths in seconds")
+        raise HacError(
+            f"{int((~(seconds > 0)).sum())} lengths that are not above 0",
+            "plotting.durations",
+            "give lengths in seconds",
+        )
     low, high = seconds.min(), seconds.max()
     edges = np.geomspace(low * 0.97, high * 1.03, 41)
     ax.hist(seconds, bins=edges, color=_CYCLE[0], alpha=0.85, edgecolor="white", linewidth=0.5)
     median = float(np.median(seconds))
     ax.axvline(median, color=INK, lw=1.2, ls="--")
-    ax.annotate(f"median {median:.2f} s", (median, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=9)
+    ax.annotate(
+        f"median {median:.2f} s",
+        (median, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize=9,
+    )
     ax.set_xscale("log")
     ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     ax.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
@@ -332,14 +341,10 @@ def gate_by_class(table: pd.DataFrame, *, ax: Axes) -> Axes:
     `table`: class, q25, median, q75.
     """
     table = by_class(table, ["class", "q25", "median", "q75"], "gate_by_class")
-    for i, (code, low, middle, high) in enumerate(
-        table[["class", "q25", "median", "q75"]].itertuples(index=False)
-    ):
+    for i, (code, low, middle, high) in enumerate(table[["class", "q25", "median", "q75"]].itertuples(index=False)):
         colour = FAMILY_COLOURS[family(code)]
         ax.bar(i, high - low, bottom=low, width=0.5, color=colour, alpha=0.35, edgecolor=colour)
-        ax.plot(
-            i, middle, marker=FAMILY_MARKERS[family(code)], color=colour, markersize=8, mec="white", mew=0.8
-        )
+        ax.plot(i, middle, marker=FAMILY_MARKERS[family(code)], color=colour, markersize=8, mec="white", mew=0.8)
     ax.axhline(0.5, color=GREY, lw=1, ls="--")
     class_axis(ax, table["class"])
     ax.set(ylim=(0, 1), ylabel="Gate (median and quartiles)")
@@ -379,9 +384,7 @@ def logmel_grid(pictures: Sequence[tuple[str, np.ndarray, float]], *, fig: Figur
     `pictures`: (title, dB array of shape (mel bands, frames), length in seconds) each.
     """
     if not pictures:
-        raise HacError(
-            "no picture to draw", "plotting.logmel_grid", "give at least one (title, array, seconds)"
-        )
+        raise HacError("no picture to draw", "plotting.logmel_grid", "give at least one (title, array, seconds)")
     axes = list(np.atleast_1d(fig.subplots(1, len(pictures), sharey=True)))
     top = max(float(np.max(p)) for _, p, _ in pictures)
     image = None

@@ -110,9 +110,7 @@ def ordered(
     """
     results: queue.Queue = queue.Queue(ahead)
     stop = threading.Event()
-    thread = threading.Thread(
-        target=_feed, args=(function, tasks, workers, ahead, seconds, results, stop), daemon=True
-    )
+    thread = threading.Thread(target=_feed, args=(function, tasks, workers, ahead, seconds, results, stop), daemon=True)
     thread.start()
     try:
         for _ in tasks:

@@ -70,7 +70,10 @@ def cross_fit(
             x = inputs(name, fold)
             wanted = {"scored": fold.scored, **{c: x[c] for c in extra_ids}}
             for seed in seeds:
-                model = dataclasses.replace(Job(estimator, x["dev"], y, fold.train, fold.val, wanted, sample_weight), estimator=_seeded(estimator, seed))
+                model = dataclasses.replace(
+                    Job(estimator, x["dev"], y, fold.train, fold.val, wanted, sample_weight),
+                    estimator=_seeded(estimator, seed),
+                )
                 jobs.append(model)
                 keys.append((name, fold, seed))
     done = fit_predict_many(jobs, workers=workers, desc=desc)
@@ -83,7 +86,12 @@ def _seeded(estimator: Any, seed: int) -> Any:
     return clone(estimator).set_params(seed=seed)
 
 
-def _collect(keys: list[tuple[str, Fold, int]], done: list[Fitted], ids: np.ndarray, extra_ids: dict[str, Sequence[str]]) -> CrossFit:
+def _collect(
+    keys: list[tuple[str, Fold, int]],
+    done: list[Fitted],
+    ids: np.ndarray,
+    extra_ids: dict[str, Sequence[str]],
+) -> CrossFit:
     scored, history, gates, facts = [], [], [], {}
     extra: dict[str, list[pd.DataFrame]] = {c: [] for c in extra_ids}
     for (name, fold, seed), fitted in zip(keys, done, strict=True):
@@ -99,12 +107,16 @@ def _collect(keys: list[tuple[str, Fold, int]], done: list[Fitted], ids: np.ndar
         scored=pd.concat(scored, ignore_index=True),
         extra={c: pd.concat(t, ignore_index=True) for c, t in extra.items()},
         history=pd.DataFrame(history),
-        gate=pd.concat(gates, ignore_index=True) if gates else pd.DataFrame(columns=["sound_id", "system", "seed", "fold", "gate"]),
+        gate=pd.concat(gates, ignore_index=True)
+        if gates
+        else pd.DataFrame(columns=["sound_id", "system", "seed", "fold", "gate"]),
         facts=facts,
     )
 
 
-def modality_inputs(system: str, audio: dict[str, np.ndarray] | None, text: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def modality_inputs(
+    system: str, audio: dict[str, np.ndarray] | None, text: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """Corpus -> X for a head: "audio" and "text" take one embedding, every other system both side by side."""
     if system == "audio":
         assert audio is not None
@@ -120,7 +132,14 @@ def with_training_rows(fold: Fold, keep: np.ndarray | None = None, more: np.ndar
     return dataclasses.replace(fold, train=train if more is None else np.concatenate([train, more]))
 
 
-def embed_texts_per_fold(encoder: str, texts: Sequence[str], folds: Sequence[Fold], others: dict[str, Sequence[str]], *, workers: int = 2) -> list[dict[str, np.ndarray]]:
+def embed_texts_per_fold(
+    encoder: str,
+    texts: Sequence[str],
+    folds: Sequence[Fold],
+    others: dict[str, Sequence[str]],
+    *,
+    workers: int = 2,
+) -> list[dict[str, np.ndarray]]:
     """Fit a text encoder on each fold's training texts alone and embed all texts with it.
 
     Returns

@@ -26,7 +26,11 @@ def majority(voters: dict[str, pd.DataFrame], *, needed: int = 2) -> pd.DataFram
     ("" where nothing is kept), votes (how many voters chose the winner), kept (bool).
     """
     if len(voters) < needed:
-        raise HacError(f"{len(voters)} voters cannot give {needed} equal votes", "voters", "the report uses three: multimodal head, RoBERTa, PaSST")
+        raise HacError(
+            f"{len(voters)} voters cannot give {needed} equal votes",
+            "voters",
+            "the report uses three: multimodal head, RoBERTa, PaSST",
+        )
     out = None
     for name, frame in voters.items():
         mean = mean_over_seeds(frame)

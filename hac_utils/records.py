@@ -15,8 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from .errors import HacError, did_you_mean
 from .io import read_json, write_json
@@ -215,8 +214,7 @@ def _read_pins(cache: Path) -> dict[str, dict]:
     pins = read_json(path) if path.exists() else {}
     kinds = {"md5": str, "size": int, "mtime_ns": int}
     if not isinstance(pins, dict) or not all(
-        isinstance(p, dict) and all(isinstance(p.get(k), kind) for k, kind in kinds.items())
-        for p in pins.values()
+        isinstance(p, dict) and all(isinstance(p.get(k), kind) for k, kind in kinds.items()) for p in pins.values()
     ):
         raise HacError("not a list of pinned checksums", str(path), "delete it; it is written again")
     return pins

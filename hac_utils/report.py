@@ -34,9 +34,7 @@ _PROGRESS = re.compile(r"\d+%\|[^|]*\| *[\d.]+\w?/[\d.]+")  # tqdm: speed and ti
 _CELL_FILE = re.compile(r"\S*ipykernel_\d+\S*\.py")
 _BARE_REPR = re.compile(r"^[\[({]*<(Axes|Figure|matplotlib|seaborn|IPython)\b|^<[^>]* at 0x[0-9a-f]+>$")
 _DIGITS = r"[+\-−–]?[\d.,]*\d[\d.,]*(e[+-]?\d+)?"
-_NUMBER = re.compile(
-    rf"^([<≤≥≈]\s?)?{_DIGITS}(\s?±\s?{_DIGITS})?(\s?(%|pp|s|ms|h|dB|Hz|kHz))?$|^(nan|NaN|—|–|-)?$"
-)
+_NUMBER = re.compile(rf"^([<≤≥≈]\s?)?{_DIGITS}(\s?±\s?{_DIGITS})?(\s?(%|pp|s|ms|h|dB|Hz|kHz))?$|^(nan|NaN|—|–|-)?$")
 _SELECTOR = re.compile(r"^#T\d+(?![a-zA-Z])[\w\s.:#>+~*()-]*$")
 
 # What may stay of HTML that a cell printed. Everything else goes, scripts with their content.
@@ -261,9 +259,7 @@ class _Page:
         if raw[:8] != b"\x89PNG\r\n\x1a\n" or len(raw) < 24:
             return Markup('<p class="note">A picture that cannot be read.</p>')
         size = dict(zip(("width", "height"), struct.unpack(">II", raw[16:24]), strict=True))
-        size |= {
-            k: v for k, v in metadata.items() if k in size and isinstance(v, int)
-        }  # high-density figures
+        size |= {k: v for k, v in metadata.items() if k in size and isinstance(v, int)}  # high-density figures
         self.figures += 1
         given = str(metadata.get("alt", ""))
         label = given or self.heading or self.title or "Figure"
@@ -438,9 +434,7 @@ def _assignments(source: str) -> dict[str, str]:
         return {}
     found = {}
     for s in statements:
-        targets = (
-            s.targets if isinstance(s, ast.Assign) else [s.target] if isinstance(s, ast.AnnAssign) else []
-        )
+        targets = s.targets if isinstance(s, ast.Assign) else [s.target] if isinstance(s, ast.AnnAssign) else []
         if targets and isinstance(targets[0], ast.Name) and s.value is not None:
             found[targets[0].id] = ast.unparse(s.value)
     return found

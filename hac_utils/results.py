@@ -28,7 +28,11 @@ def load_results(paths: RunPaths, notebook: str) -> dict[str, Any]:
     """Read the results of an earlier notebook."""
     target = paths.results / f"{notebook}.json"
     if not target.exists():
-        raise HacError(f"no results of notebook {notebook}", paths.relative(target), f"papermill notebooks/{notebook}.ipynb out.ipynb, or make report")
+        raise HacError(
+            f"no results of notebook {notebook}",
+            paths.relative(target),
+            f"papermill notebooks/{notebook}.ipynb out.ipynb, or make report",
+        )
     return read_json(target)
 
 

@@ -20,7 +20,16 @@ import pandas as pd
 from .config import Profile, read_profile
 from .datasets import find_metadata
 from .errors import HacError, did_you_mean, first_few
-from .io import read_json, read_npy, read_table, sha256_file, sha256_text, write_json, write_npy, write_parquet
+from .io import (
+    read_json,
+    read_npy,
+    read_table,
+    sha256_file,
+    sha256_text,
+    write_json,
+    write_npy,
+    write_parquet,
+)
 from .paths import RunPaths, checkout
 from .results import hash_files, load_results, package_versions, save_results
 from .schema import read_predictions, write_predictions
@@ -60,7 +69,11 @@ class Run:
 
     def _in(self, path: Path) -> Path:
         if not path.exists():
-            raise HacError("a file of an earlier notebook is missing", self.paths.relative(path), f"make report NAME={self.paths.name}")
+            raise HacError(
+                "a file of an earlier notebook is missing",
+                self.paths.relative(path),
+                f"make report NAME={self.paths.name}",
+            )
         self.inputs.add(path)
         return path
 
@@ -136,7 +149,10 @@ class Run:
             "outputs": hash_files(self.paths, self.outputs),
             "packages": package_versions(),
             "commit": _commit(self.paths.root),
-            "run": {"wall_s": round(time.perf_counter() - self._start, 1), "peak_memory_mb": round(self._memory.stop() / 2**20)},
+            "run": {
+                "wall_s": round(time.perf_counter() - self._start, 1),
+                "peak_memory_mb": round(self._memory.stop() / 2**20),
+            },
         }
         target = os.environ.get("HAC_MANIFEST") or self.paths.manifests / f"{self.notebook}.json"
         write_json(target, document)
@@ -211,7 +227,11 @@ def check_parameters(notebook: str, given: Sequence[str]) -> None:
     known = known_parameters(notebook)
     for name in given:
         if name not in known:
-            raise HacError(f"notebook {notebook} has no parameter {name!r}", f"notebooks/{notebook}.ipynb", did_you_mean(name, known))
+            raise HacError(
+                f"notebook {notebook} has no parameter {name!r}",
+                f"notebooks/{notebook}.ipynb",
+                did_you_mean(name, known),
+            )
 
 
 def load_profile(profile: str, *, data: str = "", name: str = "") -> tuple[Profile, RunPaths]:
@@ -220,11 +240,19 @@ def load_profile(profile: str, *, data: str = "", name: str = "") -> tuple[Profi
     settings = read_profile(root / "configs" / f"{profile}.yaml")
     if data:
         if settings.kind == "demo":
-            raise HacError(f"profile {profile!r} makes its own corpus and takes no data folder", f"DATA={data}", f"make report PROFILE=folder DATA={data}")
+            raise HacError(
+                f"profile {profile!r} makes its own corpus and takes no data folder",
+                f"DATA={data}",
+                f"make report PROFILE=folder DATA={data}",
+            )
         settings = dataclasses.replace(settings, data=str((root / data).resolve()))
     if settings.kind == "folder" or settings.data:
         if not settings.data:
-            raise HacError(f"profile {profile!r} needs a dataset folder", f"configs/{profile}.yaml", "make report PROFILE=folder NAME=mine DATA=path/to/folder")
+            raise HacError(
+                f"profile {profile!r} needs a dataset folder",
+                f"configs/{profile}.yaml",
+                "make report PROFILE=folder NAME=mine DATA=path/to/folder",
+            )
         find_metadata(settings.data)
     return settings, RunPaths(name or profile, root)
 
@@ -246,11 +274,17 @@ def open_run(notebook: str, *, profile: str, name: str = "", data: str = "", **p
             done = subprocess.run(command, cwd=paths.root, capture_output=True, text=True, check=False)
             print(done.stdout, end="")
             if done.returncode:
-                raise HacError(f"notebook {upstream} failed: {done.stderr.strip()[-2000:]}", f"notebooks/{upstream}.ipynb", "fix that first")
+                raise HacError(
+                    f"notebook {upstream} failed: {done.stderr.strip()[-2000:]}",
+                    f"notebooks/{upstream}.ipynb",
+                    "fix that first",
+                )
     return Run(notebook, settings, paths, given)
 
 
-def execute(notebook: str, *, profile: str, name: str = "", data: str = "", parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+def execute(
+    notebook: str, *, profile: str, name: str = "", data: str = "", parameters: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Run one notebook headless through papermill; returns its manifest.
 
     The executed copy goes to ``runs/NAME/notebooks/``; the manifest appears last, when all else is in place.
@@ -323,12 +357,20 @@ def fingerprint(*, profile: str, name: str = "", data: str = "") -> bool:
     """
     settings, paths = load_profile(profile, data=data, name=name)
     document: dict[str, Any] = {"profile": profile, "settings": dataclasses.asdict(settings)}
-    for role, folder in (("data", settings.data), ("noisy", settings.noisy), ("evaluation", settings.evaluation)):
+    for role, folder in (
+        ("data", settings.data),
+        ("noisy", settings.noisy),
+        ("evaluation", settings.evaluation),
+    ):
         if not folder:
             continue
         files = sorted((Path(folder) / "audio").iterdir()) if (Path(folder) / "audio").is_dir() else []
         listing = "\n".join(f"{f.name},{s.st_size},{s.st_mtime_ns}" for f in files for s in [f.lstat()])
-        document[role] = {"metadata": sha256_file(find_metadata(folder)), "audio": sha256_text(listing), "files": len(files)}
+        document[role] = {
+            "metadata": sha256_file(find_metadata(folder)),
+            "audio": sha256_text(listing),
+            "files": len(files),
+        }
     target = paths.run / "inputs.json"
     if target.exists() and read_json(target) == document:
         return False
@@ -341,5 +383,9 @@ def collect(paths: RunPaths) -> tuple[dict[str, Any], list[str]]:
     found = {n: read_json(paths.manifests / f"{n}.json") for n in NOTEBOOKS if (paths.manifests / f"{n}.json").exists()}
     missing = [n for n in NOTEBOOKS if n not in found]
     if not found:
-        raise HacError("no notebook of this run has finished", paths.relative(paths.run), f"make report NAME={paths.name}; missing: {first_few(missing, 7)}")
+        raise HacError(
+            "no notebook of this run has finished",
+            paths.relative(paths.run),
+            f"make report NAME={paths.name}; missing: {first_few(missing, 7)}",
+        )
     return found, missing

@@ -20,7 +20,15 @@ from .taxonomy import CLASSES
 KEYS = ["sound_id", "system", "seed", "fold"]
 
 
-def predictions_table(sound_id: Sequence, proba: np.ndarray, classes: Sequence[str], *, system: str, seed: int, fold: int | np.ndarray) -> pd.DataFrame:
+def predictions_table(
+    sound_id: Sequence,
+    proba: np.ndarray,
+    classes: Sequence[str],
+    *,
+    system: str,
+    seed: int,
+    fold: int | np.ndarray,
+) -> pd.DataFrame:
     """Build a predictions table.
 
     Parameters
@@ -31,7 +39,9 @@ def predictions_table(sound_id: Sequence, proba: np.ndarray, classes: Sequence[s
     classes : sequence of str
         What the columns of `proba` mean, in any order; classes it lacks get probability 0.
     """
-    frame = pd.DataFrame(np.asarray(proba, dtype=np.float64), columns=list(classes)).reindex(columns=list(CLASSES), fill_value=0.0)
+    frame = pd.DataFrame(np.asarray(proba, dtype=np.float64), columns=list(classes)).reindex(
+        columns=list(CLASSES), fill_value=0.0
+    )
     keys = pd.DataFrame({"sound_id": [str(i) for i in sound_id], "system": system, "seed": int(seed), "fold": fold})
     keys["fold"] = keys["fold"].astype("int64")
     return pd.concat([keys, frame], axis=1)
@@ -58,14 +68,26 @@ def validate_predictions(frame: pd.DataFrame, where: str = "predictions") -> pd.
         frame[["seed", "fold"]] = frame[["seed", "fold"]].astype("int64")
         frame[list(CLASSES)] = frame[list(CLASSES)].astype("float64")
     except (ValueError, TypeError) as e:
-        raise HacError(f"a column does not hold numbers: {e}", where, "seed and fold are integers, class columns are probabilities") from None
+        raise HacError(
+            f"a column does not hold numbers: {e}",
+            where,
+            "seed and fold are integers, class columns are probabilities",
+        ) from None
     double = frame.duplicated(["sound_id", "system", "seed"])
     if double.any():
-        raise HacError(f"duplicate (sound_id, system, seed) rows: {first_few(frame.loc[double, 'sound_id'].tolist())}", where, "keep one row per clip, system and seed")
+        raise HacError(
+            f"duplicate (sound_id, system, seed) rows: {first_few(frame.loc[double, 'sound_id'].tolist())}",
+            where,
+            "keep one row per clip, system and seed",
+        )
     p = frame[list(CLASSES)].to_numpy()
     bad = ~np.isfinite(p).all(axis=1) | (p < -1e-9).any(axis=1)
     if bad.any():
-        raise HacError(f"probabilities that are NaN, infinite or negative: {first_few(frame.loc[bad, 'sound_id'].tolist())}", where, "give finite probabilities")
+        raise HacError(
+            f"probabilities that are NaN, infinite or negative: {first_few(frame.loc[bad, 'sound_id'].tolist())}",
+            where,
+            "give finite probabilities",
+        )
     off = np.abs(p.sum(axis=1) - 1) > 1e-3
     if off.any():
         i = int(np.flatnonzero(off)[0])

@@ -37,7 +37,9 @@ def _groups(frame: pd.DataFrame) -> np.ndarray:
 
 
 def _rows(fold: int, ids: np.ndarray, **parts: np.ndarray) -> pd.DataFrame:
-    blocks = [pd.DataFrame({"fold": fold, "sound_id": ids[np.sort(rows)], "part": part}) for part, rows in parts.items()]
+    blocks = [
+        pd.DataFrame({"fold": fold, "sound_id": ids[np.sort(rows)], "part": part}) for part, rows in parts.items()
+    ]
     return pd.concat(blocks, ignore_index=True)
 
 
@@ -45,7 +47,11 @@ def _smallest(frame: pd.DataFrame) -> int:
     """Clips of the smallest class; a table that cannot be cut at all is an error."""
     counts = frame["class"].value_counts()
     if len(frame) < 4 or counts.max() < 2:
-        raise HacError(f"{len(frame)} clips in {len(counts)} classes are too few for a split", "column class", "give at least 4 clips, and 2 or more in some class")
+        raise HacError(
+            f"{len(frame)} clips in {len(counts)} classes are too few for a split",
+            "column class",
+            "give at least 4 clips, and 2 or more in some class",
+        )
     return int(counts.min())
 
 
@@ -84,11 +90,17 @@ def _affordable(frame: pd.DataFrame, folds: int, groups: np.ndarray) -> int:
     """How many uploader-disjoint folds the smallest class and the number of uploaders allow, at least 2."""
     smallest, uploaders = _smallest(frame), len(set(groups))
     if uploaders < 2:
-        raise HacError("all clips have the same uploader: an uploader-disjoint split is not possible", "column uploader", "leave the column empty to treat every clip as its own uploader")
+        raise HacError(
+            "all clips have the same uploader: an uploader-disjoint split is not possible",
+            "column uploader",
+            "leave the column empty to treat every clip as its own uploader",
+        )
     return max(2, min(folds, smallest, uploaders))
 
 
-def _grouped(k: int, seed: int, ids: np.ndarray, y: np.ndarray, groups: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+def _grouped(
+    k: int, seed: int, ids: np.ndarray, y: np.ndarray, groups: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # classes smaller than k
         return list(StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(ids, y, groups))
@@ -98,11 +110,19 @@ def fixed(frame: pd.DataFrame, *, folds: int = 5, seed: int = 1821) -> tuple[pd.
     """The report's fixed split: fold 0 of StratifiedGroupKFold by uploader; no uploader on both sides."""
     y, ids, groups = frame["class"].to_numpy(), frame["sound_id"].to_numpy(), _groups(frame)
     k = _affordable(frame, folds, groups)
-    notes = [] if k == folds else [f"the fixed split holds out 1/{k} instead of 1/{folds}: the smallest class has {_smallest(frame)} clips, and there are {len(set(groups))} uploaders"]
+    notes = (
+        []
+        if k == folds
+        else [
+            f"the fixed split holds out 1/{k} instead of 1/{folds}: the smallest class has {_smallest(frame)} clips, and there are {len(set(groups))} uploaders"
+        ]
+    )
     train, val = next(iter(_grouped(k, seed, ids, y, groups)))
     lost = sorted(set(y[val]) - set(y[train]))
     if lost:
-        notes.append(f"classes only in the held-out part of the fixed split, so never learned there: {first_few(lost, 23)}")
+        notes.append(
+            f"classes only in the held-out part of the fixed split, so never learned there: {first_few(lost, 23)}"
+        )
     return _rows(0, ids, train=train, val=val), notes
 
 
@@ -114,7 +134,11 @@ def uploader5(frame: pd.DataFrame, *, folds: int = 5, seed: int = 1821) -> tuple
     tables = []
     for fold, (rest, test) in enumerate(_grouped(k, seed, ids, y, groups)):
         inner = min(5, len(set(groups[rest])), np.unique(y[rest], return_counts=True)[1].max())
-        train, val = next(iter(_grouped(inner, seed, ids[rest], y[rest], groups[rest]))) if inner > 1 else (np.arange(len(rest)), np.array([], int))
+        train, val = (
+            next(iter(_grouped(inner, seed, ids[rest], y[rest], groups[rest])))
+            if inner > 1
+            else (np.arange(len(rest)), np.array([], int))
+        )
         tables.append(_rows(fold, ids, train=rest[train], val=rest[val], test=test))
     return pd.concat(tables, ignore_index=True), notes
 
@@ -143,21 +167,37 @@ def read_split(path: Path | str, frame: pd.DataFrame) -> pd.DataFrame:
     split = split[["fold", "sound_id", "part"]].astype(str)
     fold = pd.to_numeric(split["fold"], errors="coerce")
     if fold.isna().any() or (fold % 1 != 0).any():
-        raise HacError(f"folds that are not whole numbers: {first_few(sorted(set(split['fold'][fold.isna() | (fold % 1 != 0)])))}", f"{where}, column fold", "number the folds 0, 1, 2 …")
+        raise HacError(
+            f"folds that are not whole numbers: {first_few(sorted(set(split['fold'][fold.isna() | (fold % 1 != 0)])))}",
+            f"{where}, column fold",
+            "number the folds 0, 1, 2 …",
+        )
     split["fold"] = fold.astype("int64")
     odd = sorted(set(split["part"]) - set(PARTS))
     if odd:
         raise HacError(f"unknown parts {first_few(odd)}", f"{where}, column part", "use train, val and test")
     unknown = sorted(set(split["sound_id"]) - set(frame["sound_id"]))
     if unknown:
-        raise HacError(f"clips that the data set lacks: {first_few(unknown)}", f"{where}, column sound_id", "does the split belong to this data set?")
+        raise HacError(
+            f"clips that the data set lacks: {first_few(unknown)}",
+            f"{where}, column sound_id",
+            "does the split belong to this data set?",
+        )
     double = split.duplicated(["fold", "sound_id"])
     if double.any():
-        raise HacError(f"clips twice in one fold: {first_few(split.loc[double, 'sound_id'].tolist())}", where, "a clip is in one part of a fold")
+        raise HacError(
+            f"clips twice in one fold: {first_few(split.loc[double, 'sound_id'].tolist())}",
+            where,
+            "a clip is in one part of a fold",
+        )
     for number, rows in split.groupby("fold"):
         parts = set(rows["part"])
         if "train" not in parts or not parts & {"val", "test"}:
-            raise HacError(f"fold {number} has only {first_few(sorted(parts))}", where, "every fold needs train rows, and val or test rows to score")
+            raise HacError(
+                f"fold {number} has only {first_few(sorted(parts))}",
+                where,
+                "every fold needs train rows, and val or test rows to score",
+            )
     return split.sort_values(["fold", "part", "sound_id"], kind="stable").reset_index(drop=True)
 
 
@@ -166,7 +206,11 @@ def folds_of(split: pd.DataFrame, frame: pd.DataFrame) -> Iterator[Fold]:
     position = pd.Series(np.arange(len(frame)), index=frame["sound_id"])
     unknown = sorted(set(split["sound_id"]) - set(position.index))
     if unknown:
-        raise HacError(f"the split names clips that the data set lacks: {first_few(unknown)}", "split", "make the split again for this data set")
+        raise HacError(
+            f"the split names clips that the data set lacks: {first_few(unknown)}",
+            "split",
+            "make the split again for this data set",
+        )
     for fold, rows in split.groupby("fold", sort=True):
         part = {p: np.sort(position[r["sound_id"]].to_numpy()) for p, r in rows.groupby("part")}
         val = part.get("val", np.array([], dtype=int))
@@ -184,7 +228,9 @@ def uploader_leakage(split: pd.DataFrame, frame: pd.DataFrame) -> float:
     uploader = frame["uploader"].to_numpy()
     seen = total = 0
     for fold in folds_of(split, frame):
-        trained = set(uploader[np.concatenate([fold.train, fold.val] if fold.scored is not fold.val else [fold.train])]) - {""}
+        trained = set(
+            uploader[np.concatenate([fold.train, fold.val] if fold.scored is not fold.val else [fold.train])]
+        ) - {""}
         scored = uploader[fold.scored]
         known = scored != ""
         total += int(known.sum())

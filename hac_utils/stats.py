@@ -73,9 +73,7 @@ def paired_bootstrap(
             "paired_bootstrap",
             "at least one resample, and a level between 0 and 1, e.g. 0.95",
         )
-    true, a, b = (
-        class_positions(y, name) for y, name in ((y_true, "y_true"), (pred_a, "pred_a"), (pred_b, "pred_b"))
-    )
+    true, a, b = (class_positions(y, name) for y, name in ((y_true, "y_true"), (pred_a, "pred_a"), (pred_b, "pred_b")))
     if not len(true) == len(a) == len(b) or len(true) == 0:
         raise HacError(
             f"{len(true)} true classes, {len(a)} predictions of a, {len(b)} of b",
@@ -156,9 +154,7 @@ def _units(cell: np.ndarray, n_cells: int, cluster: Sequence | np.ndarray | None
     if cluster is None:
         return sparse.identity(n_cells, format="csr"), np.bincount(cell, minlength=n_cells)
     if len(cluster) != len(cell):
-        raise HacError(
-            f"{len(cluster)} cluster ids for {len(cell)} clips", "cluster", "give one per clip, same order"
-        )
+        raise HacError(f"{len(cluster)} cluster ids for {len(cell)} clips", "cluster", "give one per clip, same order")
     name = pd.Series(np.asarray(cluster, dtype=object))
     missing = (name.isna() | (name.astype(str).str.strip() == "")).to_numpy()
     group = pd.factorize(name.astype(str), sort=True)[0]

@@ -104,11 +104,7 @@ class Store:
             if list(index.columns) != list(_TYPES):
                 return None
             n = int((index["row"] >= 0).sum())
-            X = (
-                np.load(array, mmap_mode="r", allow_pickle=False)
-                if n
-                else np.empty((0, self.dim), np.float32)
-            )
+            X = np.load(array, mmap_mode="r", allow_pickle=False) if n else np.empty((0, self.dim), np.float32)
         except (HacError, ValueError, OSError, EOFError):
             return None
         kept = index[index["row"] >= 0]
@@ -239,9 +235,7 @@ def describe(store: Store, name: str, document: Mapping[str, Any]) -> None:
     path = store.folder / "meta.json"
     if path.is_file():
         if read_json(path).get("key") != meta["key"]:
-            raise HacError(
-                "the store was made with other settings", str(path), "choose another output folder"
-            )
+            raise HacError("the store was made with other settings", str(path), "choose another output folder")
         return
     write_json(path, meta)
 

@@ -35,9 +35,7 @@ MAX_SYSTEMS = 4
 N_EVALUATION = 3246  # clips of the evaluation set
 
 
-def write_system(
-    folder: Path | str, label: str, ids: Sequence[str], proba: np.ndarray, meta: dict[str, Any]
-) -> Path:
+def write_system(folder: Path | str, label: str, ids: Sequence[str], proba: np.ndarray, meta: dict[str, Any]) -> Path:
     """Write ``folder/task1/<label>/`` with the predictions and the meta file, and return that folder.
 
     Parameters
@@ -67,9 +65,7 @@ def write_system(
     buffer = _io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(HEADER)
-    writer.writerows(
-        (i, c, f"{s:.6f}") for i, c, s in zip(ids, argmax_codes(proba), proba.max(axis=1), strict=True)
-    )
+    writer.writerows((i, c, f"{s:.6f}") for i, c, s in zip(ids, argmax_codes(proba), proba.max(axis=1), strict=True))
     output = buffer.getvalue()
     document = comment + yaml.safe_dump(meta, sort_keys=False, allow_unicode=True, width=1000)
 
@@ -102,24 +98,18 @@ def check(folder: Path | str, ids: Sequence[str] | None = None) -> list[Problem]
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise HacError(
-            "no such folder", str(folder), "give a submissions/ folder, its task1/, or one system in it"
-        )
+        raise HacError("no such folder", str(folder), "give a submissions/ folder, its task1/, or one system in it")
     root = folder / "task1" if (folder / "task1").is_dir() else folder
     if any(root.glob("*.output.csv")) or any(root.glob("*.meta.yaml")):
         systems = [root.resolve()]
     else:
         systems = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not systems:
-        return [
-            Problem("error", root.name, "no systems here: expected folders <label>/ with <label>.output.csv")
-        ]
+        return [Problem("error", root.name, "no systems here: expected folders <label>/ with <label>.output.csv")]
     expected = None if ids is None else [str(i) for i in ids]
     found: list[Problem] = []
     if len(systems) > MAX_SYSTEMS:
-        found.append(
-            Problem("error", root.name, f"{len(systems)} systems; a team may send at most {MAX_SYSTEMS}")
-        )
+        found.append(Problem("error", root.name, f"{len(systems)} systems; a team may send at most {MAX_SYSTEMS}"))
     predictions: dict[str, dict[str, str]] = {}
     for system in systems:
         problems, predicted = _check_system(system, expected)
@@ -145,9 +135,7 @@ def _check_system(system: Path, ids: list[str] | None) -> tuple[list[Problem], d
     if len(outputs) != 1:
         what = f"several output files: {', '.join(names)}" if outputs else f"no {system.name}.output.csv"
         found = [Problem("error", system.name, what)]
-        found += [
-            p for m in metas for p in check_meta(m.read_bytes(), m.name, m.name.removesuffix(".meta.yaml"))
-        ]
+        found += [p for m in metas for p in check_meta(m.read_bytes(), m.name, m.name.removesuffix(".meta.yaml"))]
         return found, {}
     label = names[0].removesuffix(".output.csv")
     found = []
@@ -155,9 +143,7 @@ def _check_system(system: Path, ids: list[str] | None) -> tuple[list[Problem], d
         found.append(Problem("error", names[0], _label_message(label)))
     if label != system.name:
         found.append(
-            Problem(
-                "warning", names[0], f"the folder is called {system.name!r}, the file's label is {label!r}"
-            )
+            Problem("warning", names[0], f"the folder is called {system.name!r}, the file's label is {label!r}")
         )
     problems, predicted = _check_output(outputs[0].read_bytes(), names[0], ids)
     found += problems
@@ -275,6 +261,4 @@ def _check_scores(names: list[str], texts: list[str], error: Any, warning: Any) 
         warning(f"all scores are {values[0]:g}")
     flat = sum(abs(v - 1 / N_CLASSES) < 5e-4 for v in values)
     if flat:
-        warning(
-            f"{flat} scores are 1/23, as if nothing was known about the clips: did their audio or text load?"
-        )
+        warning(f"{flat} scores are 1/23, as if nothing was known about the clips: did their audio or text load?")

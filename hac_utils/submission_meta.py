@@ -171,17 +171,13 @@ def check_meta(data: bytes, file: str, label: str) -> list[Problem]:
     submission = _get(document, "submission")
     written = submission.get("label")
     if isinstance(written, str) and written != label:
-        found.append(
-            Problem("error", file, f"submission.label is {_short(written)}, the file's label is {label!r}")
-        )
+        found.append(Problem("error", file, f"submission.label is {_short(written)}, the file's label is {label!r}"))
     if "authors" in submission:
         _check_authors(submission["authors"], file, found)
     total = _get(_get(document, "system"), "complexity").get("total_parameters", 0)
     if isinstance(total, str):
         found.append(Problem("warning", file, f"total_parameters is {_short(total)}: give the number"))
-    elif total is None or (
-        _is_number(total) and not (math.isfinite(total) and total >= 0 and total == int(total))
-    ):
+    elif total is None or (_is_number(total) and not (math.isfinite(total) and total >= 0 and total == int(total))):
         found.append(Problem("error", file, f"total_parameters is {_short(total)}: give a whole number"))
     return found
 
@@ -194,14 +190,10 @@ def _check_authors(authors: Any, file: str, found: list[Problem]) -> None:
         _walk(author, _AUTHOR, f"submission.authors[{i}]", file, found)
         email = author.get("email") if isinstance(author, dict) else None
         if isinstance(email, str) and not 0 < email.find("@") < len(email) - 1:
-            found.append(
-                Problem("error", file, f"submission.authors[{i}].email is {_short(email)}, not an address")
-            )
+            found.append(Problem("error", file, f"submission.authors[{i}].email is {_short(email)}, not an address"))
         elif isinstance(email, str) and email.endswith("example.org"):
             found.append(
-                Problem(
-                    "warning", file, f"submission.authors[{i}].email is still the placeholder {_short(email)}"
-                )
+                Problem("warning", file, f"submission.authors[{i}].email is still the placeholder {_short(email)}")
             )
     corresponding = sum(isinstance(a, dict) and a.get("corresponding") is True for a in authors)
     if corresponding != 1:
@@ -220,9 +212,7 @@ def _walk(value: Any, spec: Any, at: str, file: str, found: list[Problem]) -> No
             found.append(Problem("error", file, f"{at} is {_short(value)}, not {spec}{hint}"))
         return
     if not isinstance(value, dict):
-        found.append(
-            Problem("error", file, f"{at or 'the file'} must be a mapping with {', '.join(list(spec)[:4])} …")
-        )
+        found.append(Problem("error", file, f"{at or 'the file'} must be a mapping with {', '.join(list(spec)[:4])} …"))
         return
     dot = f"{at}." if at else ""
     for key in value:
@@ -263,7 +253,5 @@ def _results(confusion: np.ndarray | None) -> dict[str, Any]:
         return {"overall": dict.fromkeys(keys), "class_wise": {c: dict.fromkeys(keys) for c in CLASSES}}
     overall, table = scores(confusion), per_class(confusion).set_index("class")
     rounded = table[list(keys)].round(4)
-    class_wise = {
-        c: {k: None if math.isnan(v) else float(v) for k, v in rounded.loc[c].items()} for c in CLASSES
-    }
+    class_wise = {c: {k: None if math.isnan(v) else float(v) for k, v in rounded.loc[c].items()} for c in CLASSES}
     return {"overall": {k: round(overall[k], 4) for k in keys}, "class_wise": class_wise}

@@ -102,9 +102,7 @@ def generate(
 
 def _complete(root: Path, corpus: dict) -> bool:
     tables = corpus.get("metadata_sha256", {})
-    whole = all(
-        (root / path).exists() and sha256_file(root / path) == digest for path, digest in tables.items()
-    )
+    whole = all((root / path).exists() and sha256_file(root / path) == digest for path, digest in tables.items())
     return whole and _names_hash(root) == corpus.get("audio_names_sha256")
 
 
@@ -135,9 +133,7 @@ def _render_all(root: Path, plan: list[Clip], workers: int) -> None:
             for batch in batches:
                 bar.update(render_missing(str(root), batch))
             return
-        pool = ProcessPoolExecutor(
-            min(workers, len(batches)), mp_context=multiprocessing.get_context("spawn")
-        )
+        pool = ProcessPoolExecutor(min(workers, len(batches)), mp_context=multiprocessing.get_context("spawn"))
         try:
             for future in as_completed([pool.submit(render_missing, str(root), batch) for batch in batches]):
                 bar.update(future.result())

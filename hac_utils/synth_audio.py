@@ -63,9 +63,7 @@ def m_si(rng, n, sr):
 def m_m(rng, n, sr):
     root, scale = rng.uniform(50, 110), SCALES[rng.integers(2)]
     out = unit(beat(rng, n, sr, rng.choice(7, rng.integers(1, 4), replace=False))) * rng.uniform(0, 1)
-    out = out + unit(
-        melody(rng, n, sr, NOTES[rng.choice([0, 3, 4])], root, rng.uniform(1.5, 4))
-    ) * rng.uniform(0.3, 1)
+    out = out + unit(melody(rng, n, sr, NOTES[rng.choice([0, 3, 4])], root, rng.uniform(1.5, 4))) * rng.uniform(0.3, 1)
     length = int(sr * rng.uniform(0.4, 1.2)) + 8
     note = NOTES[rng.integers(5)]
     for at in range(0, n, length):
@@ -74,9 +72,7 @@ def m_m(rng, n, sr):
             f = root * 4 * 2 ** (scale[(degree + d) % len(scale)] / 12)
             place(out, unit(note(rng, min(length, n), sr, f)), at, rng.uniform(0.2, 0.5))
     if rng.random() < 0.5:
-        out += rng.uniform(0.2, 0.6) * unit(
-            melody(rng, n, sr, NOTES[rng.integers(5)], root * 6, rng.uniform(2, 6))
-        )
+        out += rng.uniform(0.2, 0.6) * unit(melody(rng, n, sr, NOTES[rng.integers(5)], root * 6, rng.uniform(2, 6)))
     return out
 
 
@@ -177,9 +173,7 @@ def fx_v(rng, n, sr):
 def fx_m(rng, n, sr):
     hum = rng.choice([100, 120, rng.uniform(90, 420)])
     x = partials(hum * (1 + 0.01 * curve(rng, n, sr, 2)), n, sr, rng.uniform(0, 1, 20))
-    x = unit(x) + rng.uniform(0.2, 1.2) * band(
-        white(rng, n), sr, rng.uniform(200, 1500), rng.uniform(2500, 9000)
-    )
+    x = unit(x) + rng.uniform(0.2, 1.2) * band(white(rng, n), sr, rng.uniform(200, 1500), rng.uniform(2500, 9000))
     if rng.random() < 0.6:
         step, click = (
             sr / rng.uniform(4, 22),
@@ -214,8 +208,7 @@ def fx_h(rng, n, sr):
             m = min(n, int(0.1 * sr))
             place(
                 out,
-                band(white(rng, m), sr, rng.uniform(600, 1400), rng.uniform(2500, 6000))
-                * decay(m, sr, 0.02, 0.001),
+                band(white(rng, m), sr, rng.uniform(600, 1400), rng.uniform(2500, 6000)) * decay(m, sr, 0.02, 0.001),
                 at,
             )
     else:  # cough, laugh, shout
@@ -247,9 +240,7 @@ def fx_a(rng, n, sr):
         return chirps(rng, n, sr, rng.uniform(3, 10), 1500, 6000)
     if kind == 3:  # insect
         gate = np.sin(2 * np.pi * rng.uniform(5, 40) * np.arange(n) / sr) > rng.uniform(-0.6, 0.6)
-        return (
-            partials(rng.uniform(2500, 6500), n, sr, np.array([1, 0.3])) * gate * (0.4 + curve(rng, n, sr, 4))
-        )
+        return partials(rng.uniform(2500, 6500), n, sr, np.array([1, 0.3])) * gate * (0.4 + curve(rng, n, sr, 4))
     out = np.zeros(n)
     for at in times(rng, n, sr, rng.uniform(1, 3.5)):  # barks, meows, growls
         m = min(n, int(rng.uniform(0.1, 0.5 if kind == 1 else 0.9) * sr) + 8)
@@ -275,14 +266,11 @@ def drops(rng, n, sr, rate):
 def fx_n(rng, n, sr):
     kind = rng.integers(5)
     if kind == 0:  # stream, rain
-        return unit(drops(rng, n, sr, rng.uniform(8, 50))) + rng.uniform(0.2, 1) * band(
-            white(rng, n), sr, 600, 7000
-        )
+        return unit(drops(rng, n, sr, rng.uniform(8, 50))) + rng.uniform(0.2, 1) * band(white(rng, n), sr, 600, 7000)
     if kind == 1:  # wind
         gust = curve(rng, n, sr, rng.uniform(0.7, 3))
         return (
-            coloured(rng, n, 1.6) * (0.1 + gust**2)
-            + rng.uniform(0.1, 0.8) * band(white(rng, n), sr, 350, 1400) * gust
+            coloured(rng, n, 1.6) * (0.1 + gust**2) + rng.uniform(0.1, 0.8) * band(white(rng, n), sr, 350, 1400) * gust
         )
     if kind == 2:  # thunder, explosion
         x = coloured(rng, n, 2) * decay(n, sr, rng.uniform(0.15, 1), rng.uniform(0.003, 0.1))
@@ -329,9 +317,9 @@ def fx_el(rng, n, sr):
             + 0.5 * partials(200 + 1500 * up, n, sr, np.array([1, 0.5]))
         )
     rate = rng.uniform(4, 30)
-    return synthetic(rng, n, sr, rng.uniform(60, 700)) * (
-        0.5 + 0.5 * np.sin(2 * np.pi * rate * t)
-    ) + 0.1 * white(rng, n)
+    return synthetic(rng, n, sr, rng.uniform(60, 700)) * (0.5 + 0.5 * np.sin(2 * np.pi * rate * t)) + 0.1 * white(
+        rng, n
+    )
 
 
 # -- recipes: soundscapes ----------------------------------------------------------------------
@@ -339,18 +327,14 @@ def fx_el(rng, n, sr):
 
 def ss_n(rng, n, sr):
     x = coloured(rng, n, rng.uniform(0.7, 1.8)) * (0.5 + curve(rng, n, sr, 1.5)) * rng.uniform(0.3, 1)
-    x = x + rng.uniform(0.3, 1) * unit(
-        room(rng, chirps(rng, n, sr, rng.uniform(2, 9), 1800, 6500), sr, 0.3, 0.3)
-    )
+    x = x + rng.uniform(0.3, 1) * unit(room(rng, chirps(rng, n, sr, rng.uniform(2, 9), 1800, 6500), sr, 0.3, 0.3))
     if rng.random() < 0.4:
         x = x + rng.uniform(0.2, 0.8) * unit(drops(rng, n, sr, 20))
     return x
 
 
 def ss_i(rng, n, sr):
-    x = coloured(rng, n, rng.uniform(1.1, 2)) + 0.15 * partials(
-        rng.choice([50, 60, 100, 120]), n, sr, rng.random(8)
-    )
+    x = coloured(rng, n, rng.uniform(1.1, 2)) + 0.15 * partials(rng.choice([50, 60, 100, 120]), n, sr, rng.random(8))
     for at in times(rng, n, sr, rng.uniform(0.5, 4)):
         m = min(n, int(0.3 * sr))
         place(x, unit(modes(rng, m, sr, np.sort(rng.uniform(150, 3500, 5)), 0.03)), at, rng.uniform(0.3, 2.5))
@@ -363,9 +347,7 @@ def ss_u(rng, n, sr):
     x = coloured(rng, n, rng.uniform(0.9, 1.8)) + rng.uniform(0.15, 0.5) * unit(fx_v(rng, n, sr))
     if rng.random() < 0.4:  # horn
         m = min(n, int(rng.uniform(0.2, 0.6) * sr) + 8)
-        horn = unit(partials(rng.uniform(320, 500), m, sr, 1 / np.arange(1, 12) ** 0.5)) * swell(
-            m, sr, 0.02, 0.05
-        )
+        horn = unit(partials(rng.uniform(320, 500), m, sr, 1 / np.arange(1, 12) ** 0.5)) * swell(m, sr, 0.02, 0.05)
         place(x, horn, rng.uniform(0, 0.6) * n, rng.uniform(0.5, 1.5))
     if rng.random() < 0.6:
         x = x + rng.uniform(0.1, 0.7) * unit(babble(rng, n, sr, int(rng.integers(1, 4))))
@@ -376,9 +358,7 @@ def ss_s(rng, n, sr):
     root, out = rng.uniform(45, 180), np.zeros(n)
     for ratio in rng.choice([1, 1.5, 2, 2.02, 2.98, 4.01, 5.3], rng.integers(2, 5), replace=False):
         f = root * ratio * (1 + 0.004 * curve(rng, n, sr, 2))
-        out += partials(f, n, sr, 1 / np.arange(1, 10) ** rng.uniform(0.8, 2)) * (
-            0.2 + curve(rng, n, sr, 1.5)
-        )
+        out += partials(f, n, sr, 1 / np.arange(1, 10) ** rng.uniform(0.8, 2)) * (0.2 + curve(rng, n, sr, 1.5))
     out = unit(out) + rng.uniform(0.02, 0.5) * coloured(rng, n, 1) * curve(rng, n, sr, 1)
     return room(rng, out, sr, rng.uniform(0.5, 1.2), rng.uniform(0.2, 0.7)) * swell(n, sr, 0.1, 0.1)
 

@@ -129,9 +129,7 @@ def _assign_uploaders(rng: np.random.Generator, labels: np.ndarray, largest: flo
         wanted = 1 + rng.multinomial(max(size - k, 0), rng.dirichlet(np.full(k, 2.0)))
         wanted = dict(zip(chosen, wanted.tolist(), strict=True))
         for c in [*chosen, *rng.permutation([c for c in codes if c not in wanted])]:
-            part = min(
-                len(waiting[c]), wanted.get(c, size), -(-most[c] // 4), size
-            )  # a quarter of a class at most
+            part = min(len(waiting[c]), wanted.get(c, size), -(-most[c] // 4), size)  # a quarter of a class at most
             take = [waiting[c].pop() for _ in range(part)]
             out[take] = number
             size -= part
@@ -209,9 +207,7 @@ def _seconds(rng: np.random.Generator, code: str) -> float:
     """Clip length: lognormal, median about 1.2 s, notes shorter and soundscapes longer."""
     factor = {"is": 0.75, "ss": 1.25, "m": 1.1}.get(family(code), 0.95)
     return round(
-        float(
-            np.clip(1.2 * factor * np.exp(rng.normal(0, 0.5) * (1.6 if rng.random() < 0.12 else 1)), 0.02, 8)
-        ),
+        float(np.clip(1.2 * factor * np.exp(rng.normal(0, 0.5) * (1.6 if rng.random() < 0.12 else 1)), 0.02, 8)),
         3,
     )
 
@@ -299,13 +295,9 @@ def _description_table() -> pd.DataFrame:
 def plans(clips: int, noisy: int, evaluation: int, seed: int) -> tuple[list[Clip], dict[str, pd.DataFrame]]:
     """All clips, and all tables by their path under the root."""
     rng = np.random.default_rng([seed, 0, 0, 6])
-    dev = rng.permutation(
-        np.repeat(CLASSES, _apportion(PRIOR_10K, clips, min(24, clips // 25 if clips >= 25 else 1)))
-    )
+    dev = rng.permutation(np.repeat(CLASSES, _apportion(PRIOR_10K, clips, min(24, clips // 25 if clips >= 25 else 1))))
     codes = [*CLASSES, *LEFTOVERS]
-    crowd = rng.permutation(
-        np.repeat(codes, _apportion([*PRIOR_35K, *LEFTOVERS.values()], noisy, int(noisy >= 100)))
-    )
+    crowd = rng.permutation(np.repeat(codes, _apportion([*PRIOR_35K, *LEFTOVERS.values()], noisy, int(noisy >= 100))))
     held = rng.permutation(np.repeat(CLASSES, _apportion([1] * len(CLASSES), evaluation, 0)))
     ids = (_number_ids(rng, clips, 1000, 790000), _number_ids(rng, noisy, 800000, 850000))
     ids_eval = sorted(str(uuid.UUID(bytes=rng.bytes(16), version=4)) for _ in range(evaluation))

@@ -52,9 +52,7 @@ def lowpass(x: np.ndarray, sr: int, cut: float) -> np.ndarray:
     if cut >= 0.47 * sr:
         return x
     w = np.tan(np.pi * cut / sr)
-    return lfilter(
-        [w * w, 2 * w * w, w * w], [1 + 2**0.5 * w + w * w, 2 * (w * w - 1), 1 - 2**0.5 * w + w * w], x
-    )
+    return lfilter([w * w, 2 * w * w, w * w], [1 + 2**0.5 * w + w * w, 2 * (w * w - 1), 1 - 2**0.5 * w + w * w], x)
 
 
 def resonate(x: np.ndarray, sr: int, f: float, width: float) -> np.ndarray:
@@ -207,9 +205,7 @@ def drum(rng: Rng, n: int, sr: int, kind: int) -> np.ndarray:
     if kind == 2:
         return band(white(rng, n), sr, 5500, 14000) * decay(n, sr, rng.uniform(0.012, 0.09), 0.0005)
     if kind == 3:
-        return modes(
-            rng, n, sr, rng.uniform(80, 320) * np.array([1, 1.59, 2.14, 2.65]), rng.uniform(0.06, 0.25)
-        )
+        return modes(rng, n, sr, rng.uniform(80, 320) * np.array([1, 1.59, 2.14, 2.65]), rng.uniform(0.06, 0.25))
     if kind == 4:
         metal = modes(rng, n, sr, np.sort(rng.uniform(400, 7500, 12)), rng.uniform(0.2, 0.9))
         return metal + 0.5 * band(white(rng, n), sr, 3000, 12000) * decay(n, sr, rng.uniform(0.1, 0.5))

@@ -31,8 +31,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "concert,studio,game music,rehearsal",
     ),
     "is-p": (
-        "snare,kick,hi-hat,tom,cymbal,gong,wood block,clap,tambourine,triangle,conga,"
-        "cowbell,rimshot,drum hit",
+        "snare,kick,hi-hat,tom,cymbal,gong,wood block,clap,tambourine,triangle,conga,cowbell,rimshot,drum hit",
         "single,dry,one shot,punchy,layered,short,acoustic,hard hit",
         "sample pack,drum machine,anechoic,studio",
     ),
@@ -43,8 +42,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "sample library,studio,conservatory,one shot",
     ),
     "is-w": (
-        "flute,trumpet,clarinet,saxophone,oboe,recorder,trombone,ocarina,tuba,whistle,"
-        "bassoon,harmonica,horn,pan flute",
+        "flute,trumpet,clarinet,saxophone,oboe,recorder,trombone,ocarina,tuba,whistle,bassoon,harmonica,horn,pan flute",
         "single note,sustained,breathy,forte,piano dynamic,overblown,long tone,multisample",
         "good sounds,conservatory,sample library,pitch",
     ),
@@ -84,8 +82,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "kitchen,foley,household,desk",
     ),
     "fx-v": (
-        "car,motorcycle,truck,train,engine,airplane,bus,tram,helicopter,boat,scooter,"
-        "tractor,car horn,drive by",
+        "car,motorcycle,truck,train,engine,airplane,bus,tram,helicopter,boat,scooter,tractor,car horn,drive by",
         "passing,starting,idling,accelerating,distant,diesel,interior,loud",
         "road,garage,highway,station",
     ),
@@ -96,8 +93,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "workshop,factory,basement,field recording",
     ),
     "fx-h": (
-        "footsteps,cough,breath,clap,laugh,sneeze,scream,snoring,chewing,sigh,"
-        "heartbeat,kiss,applause,walking",
+        "footsteps,cough,breath,clap,laugh,sneeze,scream,snoring,chewing,sigh,heartbeat,kiss,applause,walking",
         "male,female,heavy,human,short,slow,running,wet",
         "foley,body,stairs,close mic",
     ),
@@ -118,8 +114,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "improvisation,max msp,contact mic,sound design",
     ),
     "fx-el": (
-        "laser,beep,notification,ui click,zap,riser,whoosh,alarm,game sound,powerup,"
-        "glitch,impact,sweep,error",
+        "laser,beep,notification,ui click,zap,riser,whoosh,alarm,game sound,powerup,glitch,impact,sweep,error",
         "electronic,8-bit,sci-fi,digital,synthetic,short,futuristic,retro",
         "interface,game,sound design,plugin",
     ),
@@ -136,8 +131,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "field recording,ambience,roomtone,atmosphere",
     ),
     "ss-u": (
-        "street,traffic,city,market,square,crossroads,station,playground,cars,"
-        "construction,subway,crowd,tram,harbour",
+        "street,traffic,city,market,square,crossroads,station,playground,cars,construction,subway,crowd,tram,harbour",
         "busy,ambient,urban,distant,stereo,background,noisy,evening",
         "field recording,ambience,downtown,soundwalk",
     ),
@@ -157,16 +151,13 @@ OFF_TOPIC = (
     "mono,stereo,wav,recorded,sample,fx,sfx,background,2024,loop,noise"
 ).split(",")
 PLACES = (
-    "Barcelona,São Paulo,München,Kraków,Valparaíso,Québec,Lisboa,Zürich,Göteborg,Málaga,"
-    "Tōkyō,Leeds,Oslo,Izmir"
+    "Barcelona,São Paulo,München,Kraków,Valparaíso,Québec,Lisboa,Zürich,Göteborg,Málaga,Tōkyō,Leeds,Oslo,Izmir"
 ).split(",")
 GEAR = (
-    "Zoom H4n,Tascam DR-40,Sony PCM-D50,Rode NT1,SM57,my phone,contact mics,Audacity,"
-    "Reaper,Ableton,a MiniDisc recorder"
+    "Zoom H4n,Tascam DR-40,Sony PCM-D50,Rode NT1,SM57,my phone,contact mics,Audacity,Reaper,Ableton,a MiniDisc recorder"
 ).split(",")
 OPENINGS = (
-    "Recording of,This is,A sample of,Sound of,Here is,Some,Just,You can hear,"
-    "Part of a set:,Captured:,Another"
+    "Recording of,This is,A sample of,Sound of,Here is,Some,Just,You can hear,Part of a set:,Captured:,Another"
 ).split(",")
 ENDINGS = (
     "Feel free to use it.",

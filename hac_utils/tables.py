@@ -19,7 +19,11 @@ def truth_for(frame: pd.DataFrame, truth: pd.DataFrame) -> np.ndarray:
     """True class code of each row of a predictions table, shape (n,)."""
     codes = truth.set_index("sound_id")["class"].reindex(frame["sound_id"])
     if codes.isna().any():
-        raise HacError(f"predictions for clips without a label: {first_few(codes.index[codes.isna()].tolist())}", "predictions", "score only labelled clips")
+        raise HacError(
+            f"predictions for clips without a label: {first_few(codes.index[codes.isna()].tolist())}",
+            "predictions",
+            "score only labelled clips",
+        )
     return codes.to_numpy(dtype=object)
 
 
@@ -33,11 +37,28 @@ def _by(frame: pd.DataFrame, truth: pd.DataFrame, key: str) -> pd.DataFrame:
     rows = []
     for (system, seed, fold), part in frame.groupby(["system", "seed", "fold"], sort=True):
         official = score(part, truth)
-        rows.append({"system": system, "seed": seed, "fold": fold, "hA": official["hA"], "hF": official["hF"], "strict hF": score(part, truth, "zero")["hF"]})
+        rows.append(
+            {
+                "system": system,
+                "seed": seed,
+                "fold": fold,
+                "hA": official["hA"],
+                "hF": official["hF"],
+                "strict hF": score(part, truth, "zero")["hF"],
+            }
+        )
     return pd.DataFrame(rows).groupby(["system", key], as_index=False)[["hA", "hF", "strict hF"]].mean()
 
 
-def summarise(frame: pd.DataFrame, truth: pd.DataFrame, *, over: str, order: list[str], reference: str = "", n_resamples: int = 2000) -> pd.DataFrame:
+def summarise(
+    frame: pd.DataFrame,
+    truth: pd.DataFrame,
+    *,
+    over: str,
+    order: list[str],
+    reference: str = "",
+    n_resamples: int = 2000,
+) -> pd.DataFrame:
     """One row per system: mean ± standard deviation (ddof 0) over `over`, in percent, and a verdict.
 
     Parameters
@@ -60,7 +81,12 @@ def summarise(frame: pd.DataFrame, truth: pd.DataFrame, *, over: str, order: lis
         if reference and system != reference:
             a, b = (mean[mean["system"] == s].sort_values("sound_id", kind="stable") for s in (system, reference))
             if a["sound_id"].tolist() == b["sound_id"].tolist():
-                result = paired_bootstrap(truth_for(a, truth), argmax_codes(proba_of(a)), argmax_codes(proba_of(b)), n_resamples=n_resamples)
+                result = paired_bootstrap(
+                    truth_for(a, truth),
+                    argmax_codes(proba_of(a)),
+                    argmax_codes(proba_of(b)),
+                    n_resamples=n_resamples,
+                )
                 row["verdict"] = verdict(result, seed_noise=float(noise[system]))
         rows.append(row)
     return pd.DataFrame(rows)
@@ -91,13 +117,17 @@ def composition(systems: dict[str, dict[str, Any]]) -> pd.DataFrame:
     for name, spec in systems.items():
         members = spec["members"]
         total = sum(members.values())
-        rows.append({
-            "system": name,
-            "members (weight)": ", ".join(f"{m} ({w:g})" for m, w in members.items()) if len(members) > 1 else next(iter(members)),
-            "share of the sum": ", ".join(f"{w / total:.0%}" for w in members.values()),
-            "pseudo-labels": "yes" if spec["pseudo_labels"] else "no",
-            "logit adjustment": f"τ = {spec['tau']:g}" if spec["tau"] else "no",
-        })
+        rows.append(
+            {
+                "system": name,
+                "members (weight)": ", ".join(f"{m} ({w:g})" for m, w in members.items())
+                if len(members) > 1
+                else next(iter(members)),
+                "share of the sum": ", ".join(f"{w / total:.0%}" for w in members.values()),
+                "pseudo-labels": "yes" if spec["pseudo_labels"] else "no",
+                "logit adjustment": f"τ = {spec['tau']:g}" if spec["tau"] else "no",
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -108,7 +138,11 @@ def report_facts(paths: RunPaths) -> list[tuple[str, str]]:
     if "01" in found:
         roles = found["01"]["roles"]
         facts.append(("labelled clips", f"{roles['dev']:,}"))
-        facts += [(label, f"{roles[role]:,}") for role, label in (("noisy", "noisy clips"), ("evaluation", "evaluation clips")) if role in roles]
+        facts += [
+            (label, f"{roles[role]:,}")
+            for role, label in (("noisy", "noisy clips"), ("evaluation", "evaluation clips"))
+            if role in roles
+        ]
         facts.append(("clips left out", f"{len(found['01']['failures']):,}"))
     if "02" in found:
         best = max(found["02"]["table1"], key=lambda r: r["hF"])
@@ -117,5 +151,10 @@ def report_facts(paths: RunPaths) -> list[tuple[str, str]]:
         s1 = next(r for r in found["05"]["table2"] if r["system"] == "S1")
         facts.append(("ensemble S1, fixed split", f"hF {s1['hF']:.1f}"))
     if "06" in found and found["06"]["findings"]["all"]["r_class"] is not None:
-        facts.append(("accuracy against confidence, over classes", f"r = {found['06']['findings']['all']['r_class']:.2f}"))
+        facts.append(
+            (
+                "accuracy against confidence, over classes",
+                f"r = {found['06']['findings']['all']['r_class']:.2f}",
+            )
+        )
     return facts

@@ -28,9 +28,7 @@ def _raw(joiner: str, tags: str = ",", fields: Sequence[str] = FIELDS) -> Templa
     """The cells as they are, tags' commas as `tags`, empty cells left out."""
 
     def fill(frame: pd.DataFrame) -> list[str]:
-        columns = [
-            frame[f].fillna("").str.replace(",", tags) if f == "tags" else frame[f].fillna("") for f in fields
-        ]
+        columns = [frame[f].fillna("").str.replace(",", tags) if f == "tags" else frame[f].fillna("") for f in fields]
         return [joiner.join(v for v in row if v) for row in zip(*columns, strict=True)]
 
     return fill

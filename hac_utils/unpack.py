@@ -110,9 +110,7 @@ def _checked_members(opened: zipfile.ZipFile, archive: Path, limits: Limits) -> 
             "nothing was unpacked; is this the published file?",
         )
     dense = [
-        i.filename
-        for i in infos
-        if i.file_size > limits.tiny and i.file_size > limits.ratio * max(i.compress_size, 1)
+        i.filename for i in infos if i.file_size > limits.tiny and i.file_size > limits.ratio * max(i.compress_size, 1)
     ]
     if dense:
         refuse(f"members packed more tightly than {limits.ratio} to 1", dense)
@@ -145,9 +143,7 @@ def _is_safe(info: zipfile.ZipInfo) -> bool:
     name = info.orig_filename
     parts = name.removesuffix("/").split("/")
     drive = len(name) > 1 and name[1] == ":"
-    return not (
-        drive or "\\" in name or any(ord(c) < 32 for c in name) or any(p in ("", ".", "..") for p in parts)
-    )
+    return not (drive or "\\" in name or any(ord(c) < 32 for c in name) or any(p in ("", ".", "..") for p in parts))
 
 
 def _is_plain_file(info: zipfile.ZipInfo) -> bool:

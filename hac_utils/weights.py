@@ -70,9 +70,7 @@ WEIGHTS: dict[str, Weights] = {
             )
         },
     ),
-    "roberta": Weights(
-        "MIT", {"model.safetensors": WeightFile(f"{_ROBERTA}/model.safetensors")} | _TOKENIZER
-    ),
+    "roberta": Weights("MIT", {"model.safetensors": WeightFile(f"{_ROBERTA}/model.safetensors")} | _TOKENIZER),
 }
 
 
@@ -166,8 +164,7 @@ def _read_pins() -> dict[str, dict]:
     pins = read_json(path) if path.exists() else {}
     kinds = {"sha256": str, "size": int, "mtime_ns": int}
     if not isinstance(pins, dict) or not all(
-        isinstance(p, dict) and all(isinstance(p.get(k), kind) for k, kind in kinds.items())
-        for p in pins.values()
+        isinstance(p, dict) and all(isinstance(p.get(k), kind) for k, kind in kinds.items()) for p in pins.values()
     ):
         raise HacError("not a list of pinned checksums", str(path), "delete it; it is written again")
     return pins

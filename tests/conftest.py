@@ -64,11 +64,7 @@ def visit(browser):
         page.on("dialog", lambda d: (problems.append(f"dialog: {d.message}"), d.dismiss()))
         page.on(
             "request",
-            lambda r: (
-                problems.append(f"request: {r.url[:200]}")
-                if not r.url.startswith(("file:", "data:"))
-                else None
-            ),
+            lambda r: problems.append(f"request: {r.url[:200]}") if not r.url.startswith(("file:", "data:")) else None,
         )
         page.goto(Path(path).resolve().as_uri(), wait_until="load")
         return page, problems

@@ -179,12 +179,7 @@ def make(folder: Path) -> int:
     for name, data in lies.items():
         (folder / f"lie-{name}.wav").write_bytes(data)
     (folder / "flac-huge.flac").write_bytes(
-        b"fLaC\x80\x00\x00\x22"
-        + struct.pack(">HH", 4096, 4096)
-        + bytes(6)
-        + b"\xff" * 8
-        + bytes(16)
-        + rng.bytes(500)
+        b"fLaC\x80\x00\x00\x22" + struct.pack(">HH", 4096, 4096) + bytes(6) + b"\xff" * 8 + bytes(16) + rng.bytes(500)
     )
     (folder / "au-huge.au").write_bytes(struct.pack(">4s5I", b".snd", 24, top, 3, 16_000, 1) + short)
     (folder / "au-offset.au").write_bytes(struct.pack(">4s5I", b".snd", top, top, 3, 16_000, 1) + short)

@@ -123,9 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         folder = self.owner.root / number
         if api and folder.is_dir():
-            self._send(
-                Seen(name, asked, 200), listing(folder, self.owner.url), {"Content-Type": "application/json"}
-            )
+            self._send(Seen(name, asked, 200), listing(folder, self.owner.url), {"Content-Type": "application/json"})
         elif file and (folder / name).is_file():
             self._send_file(name, (folder / name).read_bytes(), asked, fault)
         else:
@@ -184,9 +182,7 @@ def listing(folder: Path, url: str) -> bytes:
 # a small record ----------------------------------------------------------------------------------
 
 
-def make_record(
-    folder: Path, dataset: Path, *, features: bool = True, audio: bool = True, wrap: bool = True
-) -> Path:
+def make_record(folder: Path, dataset: Path, *, features: bool = True, audio: bool = True, wrap: bool = True) -> Path:
     """Write README.md, metadata.zip, features.zip and audio.zip of a dataset folder into ``folder``.
 
     Parameters

@@ -211,9 +211,7 @@ def test_real_predictions_give_the_numbers_of_the_index(system, labels):
         want["r_acc_conf"], abs=5.1e-5
     )
     if len(oof) == len(labels):  # all clips present: the same r from the summary itself
-        exact = np.where(
-            clips["confidence_bin"] == "4+", clips["class"].map((4 * n4 + 5 * n5) / (n4 + n5)), confidence
-        )
+        exact = np.where(clips["confidence_bin"] == "4+", clips["class"].map((4 * n4 + 5 * n5) / (n4 + n5)), confidence)
         assert ambiguity.summary(oof["gt"], oof["pred"], exact, n_resamples=1)["r_class"] == pytest.approx(
             want["r_acc_conf"], abs=5.1e-5
         )
@@ -221,9 +219,7 @@ def test_real_predictions_give_the_numbers_of_the_index(system, labels):
 
 def test_the_real_baseline_loses_its_credit_where_the_facts_say(labels):
     oof = pd.read_csv(REAL / "oof" / "nyu_baseline__both.csv", dtype={"sound_id": str})
-    confidence, _ = ambiguity.read_confidence(
-        labels.loc[oof["sound_id"], ["confidence_bin"]], four_plus=4.114
-    )
+    confidence, _ = ambiguity.read_confidence(labels.loc[oof["sound_id"], ["confidence_bin"]], four_plus=4.114)
     s = ambiguity.summary(oof["gt"], oof["pred"], confidence)
     assert s["cross_family_share"] == pytest.approx(0.655, abs=5e-4)
     assert s["cross_family_share_class_weighted"] == pytest.approx(0.681, abs=5e-4)

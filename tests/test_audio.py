@@ -149,9 +149,7 @@ def test_eight_channels_are_averaged(tmp_path):
     np.testing.assert_allclose(x, channels.mean(axis=1), rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize(
-    "subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"]
-)
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"])
 def test_every_sample_format_decodes_to_the_same_tone(subtype, tmp_path):
     x = check(load_audio(wav(tmp_path / "a.wav", subtype=subtype), RATE))
     np.testing.assert_allclose(x, tone(), rtol=0, atol=0.02)
@@ -276,9 +274,7 @@ def test_memory_does_not_grow_with_a_file_of_two_hours(tmp_path):
         head[4:8], head[40:44] = (36 + 2 * frames).to_bytes(4, "little"), (2 * frames).to_bytes(4, "little")
         path.write_bytes(head)
         os.truncate(path, 44 + 2 * frames)  # a file with a hole: silence
-        done = subprocess.run(
-            [sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True
-        )
+        done = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True)
         return map(int, done.stdout.split())
 
     short, small = decoded(0.05)

@@ -35,7 +35,9 @@ def test_from_an_empty_cache_to_table_1_with_provided_embeddings(server, tmp_pat
     monkeypatch.setenv("HAC_CACHE", str(tmp_path / "cache"))
     root = checkout(tmp_path / "clone")
     profile = root / "configs" / "bsd10k.yaml"  # the real one, with less training
-    profile.write_text(profile.read_text().replace("epochs: 20", "epochs: 5").replace("[0, 1, 2]", "[0]") + "roberta: {epochs: 1}\n")
+    profile.write_text(
+        profile.read_text().replace("epochs: 20", "epochs: 5").replace("[0, 1, 2]", "[0]") + "roberta: {epochs: 1}\n"
+    )
     done = make(root, "report", "NAME=fake", "PROFILE=bsd10k")
     assert done.returncode == 0, done.stdout + done.stderr
     results = {p.stem: json.loads(p.read_text()) for p in (root / "runs/fake/results").glob("*.json")}

@@ -40,12 +40,25 @@ def corpus(tmp_path_factory):
     (folder / "audio").mkdir(parents=True)
     ids = [str(500_000 + i) for i in range(46)]
     classes = [CLASSES[i % 23] for i in range(46)]
-    frame = pd.DataFrame({"sound_id": ids, "class": classes, "class_idx": [CLASS_IDX[c] for c in classes], "confidence": [1 + i % 5 for i in range(46)]})
-    frame = frame.assign(uploader=[f"u{i % 12}" for i in range(46)], license="CC0", title="t", tags="a,b", description="")
+    frame = pd.DataFrame(
+        {
+            "sound_id": ids,
+            "class": classes,
+            "class_idx": [CLASS_IDX[c] for c in classes],
+            "confidence": [1 + i % 5 for i in range(46)],
+        }
+    )
+    frame = frame.assign(
+        uploader=[f"u{i % 12}" for i in range(46)], license="CC0", title="t", tags="a,b", description=""
+    )
     frame.to_csv(folder / "metadata.csv", index=False)
     rng = np.random.default_rng(0)
     for k, i in enumerate(ids):
-        sf.write(folder / "audio" / f"{i}.{'flac' if k % 3 == 0 else 'wav'}", 0.1 * rng.normal(size=4000 + 400 * k), 8000)
+        sf.write(
+            folder / "audio" / f"{i}.{'flac' if k % 3 == 0 else 'wav'}",
+            0.1 * rng.normal(size=4000 + 400 * k),
+            8000,
+        )
     embed(folder, ids)
     return folder
 
@@ -69,8 +82,18 @@ def test_a_clean_folder_is_clean_and_is_left_untouched(corpus):
     assert report.clean and not [f for f in report.findings if f.level != "note"]
     assert sorted(corpus.rglob("*")) == before
     counts = report.counts
-    assert (counts["clips"], counts["readable sounds"], counts["audio embeddings"], counts["text embeddings"]) == (46, 46, 46, 46)
-    assert (counts["classes"], counts["uploaders"], counts["clips with text"], counts["clips with a confidence"]) == (23, 12, 46, 46)
+    assert (
+        counts["clips"],
+        counts["readable sounds"],
+        counts["audio embeddings"],
+        counts["text embeddings"],
+    ) == (46, 46, 46, 46)
+    assert (
+        counts["classes"],
+        counts["uploaders"],
+        counts["clips with text"],
+        counts["clips with a confidence"],
+    ) == (23, 12, 46, 46)
     assert checkup.format_report(report).splitlines()[-1].startswith("clean: no error, no warning")
 
 
@@ -133,7 +156,12 @@ def plant(folder) -> list[tuple[str, ...]]:
         ("warning", "without a row in the table", f"999999{files[ids[7]].suffix}"),
         ("warning", "not readable as audio", f"{wav[0]}.wav"),
         ("warning", "the file is empty", f"{wav[1]}.wav"),
-        ("warning", "2 unreadable sound files, the end of the file is missing", f"{wav[2]}.wav", f"{flac[0]}.flac"),
+        (
+            "warning",
+            "2 unreadable sound files, the end of the file is missing",
+            f"{wav[2]}.wav",
+            f"{flac[0]}.flac",
+        ),
         ("warning", "NaN", f"{wav[3]}.wav"),
         ("warning", "the same sound under 2 ids", mp3[0], mp3[1]),
         ("warning", "audio embedding not usable, values that are NaN", ids[20]),
@@ -160,7 +188,9 @@ def test_a_report_shows_ten_examples_and_counts_the_rest(copy):
     for path in sorted((copy / "audio").iterdir())[:30]:
         path.unlink()
     (finding,) = [f for f in checkup.check(copy, workers=1).findings if f.level == "warning"]
-    assert finding.what.startswith("30 clips without a sound file: 500000,") and finding.what.endswith("500009 and 20 more")
+    assert finding.what.startswith("30 clips without a sound file: 500000,") and finding.what.endswith(
+        "500009 and 20 more"
+    )
 
 
 @pytest.mark.parametrize("wrong", ["no table", "empty table", "no id column"])
@@ -186,14 +216,21 @@ def test_sounds_and_embeddings_of_another_data_set_are_errors(copy):
     report = checkup.check(copy, workers=1)
     assert named(report, "error", "none of the 46 sound_ids has a file")
     for kind in features.KINDS:
-        assert named(report, "error", f"{kind} embeddings", "the table is BSD35k-CS, the embeddings are those of BSD10k")
+        assert named(
+            report,
+            "error",
+            f"{kind} embeddings",
+            "the table is BSD35k-CS, the embeddings are those of BSD10k",
+        )
 
 
 def test_v11_labels_under_the_name_v12_are_an_error_of_the_check(tmp_path):
     pairs = releases()["relabelled"]
     folder = tmp_path / "BSD10k-v1.2"
     folder.mkdir()
-    pd.DataFrame({"sound_id": list(pairs), "class": [a for a, _ in pairs.values()]}).assign(title="t", tags="", description="").to_csv(folder / "metadata.csv", index=False)
+    pd.DataFrame({"sound_id": list(pairs), "class": [a for a, _ in pairs.values()]}).assign(
+        title="t", tags="", description=""
+    ).to_csv(folder / "metadata.csv", index=False)
     report = checkup.check(folder)
     assert named(report, "error", "v1.1 labels under the name v1.2", "58 of the 58")
     assert named(report, "note", "58 clips of 58 without an uploader") and named(report, "note", "without a confidence")
@@ -220,7 +257,9 @@ def test_a_single_modality_is_a_warning_and_a_pack_without_its_sources_is_enough
     features.load(copy, ids, "audio")
     shutil.rmtree(copy / "features")
     report = checkup.check(copy, workers=1)
-    assert report.counts["audio embeddings"] == 46 and named(report, "warning", "no text embeddings, but those of the audio")
+    assert report.counts["audio embeddings"] == 46 and named(
+        report, "warning", "no text embeddings, but those of the audio"
+    )
     (copy / "packed" / "clap_audio.npy").write_bytes(b"")
     assert named(checkup.check(copy, workers=1), "error", "no audio embeddings here: the pack is damaged")
 

@@ -138,9 +138,7 @@ def laion_features():
     return features
 
 
-@pytest.mark.parametrize(
-    "n", [1, 336, 5000, 100_000, 240_000, 479_999, 480_000, 480_479, 480_480, 481_440, 1_200_000]
-)
+@pytest.mark.parametrize("n", [1, 336, 5000, 100_000, 240_000, 479_999, 480_000, 480_479, 480_480, 481_440, 1_200_000])
 def test_the_input_is_laion_claps_own_for_any_length(laion_features, n):
     audio = sound(n / 48_000)
     audio[: n // 3] *= 5  # some of it beyond full scale
@@ -207,8 +205,7 @@ def test_embeddings_are_those_of_laion_claps_own_call(encoder, laion_features, w
 def test_both_backends_agree_on_texts(weights, tokenizer):
     texts = ["", "dog bark", "rain. thunder, wind", " ".join(WORDS * 20), "日本 é 🎵"]
     a, b = (
-        clap.ClapTextEncoder(name, str(weights), tokenizer=str(tokenizer)).encode(texts)
-        for name in clap_model.BACKENDS
+        clap.ClapTextEncoder(name, str(weights), tokenizer=str(tokenizer)).encode(texts) for name in clap_model.BACKENDS
     )
     assert a.shape == (5, 512) and a.dtype == np.float32 and unit(a)
     assert (a * b).sum(axis=1).min() >= 0.9999 and np.abs(a - b).max() < 1e-5
@@ -266,9 +263,7 @@ def test_a_gpus_one_big_batch_differs_by_rounding_only(encoder):
 def test_short_clips_are_never_flagged_longer(encoder, monkeypatch):
     seen = []
     call = encoder._call
-    monkeypatch.setattr(
-        encoder, "_call", lambda m, d, items: seen.extend(f for _, f in items) or call(m, d, items)
-    )
+    monkeypatch.setattr(encoder, "_call", lambda m, d, items: seen.extend(f for _, f in items) or call(m, d, items))
     encoder.encode([sound(s) for s in (0.1, 5, 10, 10.009)])
     encoder.encode([sound(10.01)], ["x"])
     assert seen == [False] * 4 + [True]
@@ -363,13 +358,10 @@ def test_settings_change_with_all_that_changes_a_vector(weights, tokenizer, stat
         (tmp_path / "t" / path.name).write_bytes(path.read_bytes())
     (tmp_path / "t" / "merges.txt").write_text("#version: 0.2\n")
     encoders = [
-        clap.ClapEncoder(weights=str(weights), **k)
-        for k in ({}, {"seed": 1}, {"autocast": True}, {"backend": "laion"})
+        clap.ClapEncoder(weights=str(weights), **k) for k in ({}, {"seed": 1}, {"autocast": True}, {"backend": "laion"})
     ]
     encoders += [clap.ClapEncoder(weights=str(other))]
-    encoders += [
-        clap.ClapTextEncoder(weights=str(weights), tokenizer=str(t)) for t in (tokenizer, tmp_path / "t")
-    ]
+    encoders += [clap.ClapTextEncoder(weights=str(weights), tokenizer=str(t)) for t in (tokenizer, tmp_path / "t")]
     keys = {json.dumps(e.settings(), sort_keys=True) for e in encoders}
     assert len(keys) == len(encoders) == 7
 
@@ -429,9 +421,7 @@ def test_missing_unknown_and_misfitting_weights_are_refused(state, tmp_path, bac
         with pytest.raises(HacError, match=match):
             clap.ClapEncoder(backend, str(path)).encode([sound(1)])
 
-    refused(
-        {k: v for k, v in state.items() if k != "audio_branch.norm.weight"}, "1 weights missing, 0 unknown"
-    )
+    refused({k: v for k, v in state.items() if k != "audio_branch.norm.weight"}, "1 weights missing, 0 unknown")
     refused(state | {"audio_branch.more": torch.ones(1)}, "0 weights missing, 1 unknown")
     refused(state | {"audio_branch.norm.weight": torch.ones(3)}, "do not fit: .*norm.weight")
     unfused = {k: v for k, v in state.items() if "mel_conv2d" not in k and "fusion_model" not in k}
@@ -450,10 +440,7 @@ def test_a_hugging_face_folder_gives_the_same_bytes(weights, state, tmp_path):
     hub.save_pretrained(tmp_path)
     waves, ids = [sound(2), sound(15)], ["1", "2"]
     folder = clap.ClapEncoder(weights=str(tmp_path))
-    assert (
-        folder.encode(waves, ids).tobytes()
-        == clap.ClapEncoder(weights=str(weights)).encode(waves, ids).tobytes()
-    )
+    assert folder.encode(waves, ids).tobytes() == clap.ClapEncoder(weights=str(weights)).encode(waves, ids).tobytes()
     assert folder.settings()["weights_sha256"] == sha256_file(tmp_path / "model.safetensors")
     with pytest.raises(HacError, match="laion-clap's own checkpoint only"):
         clap.ClapEncoder("laion", str(tmp_path))
@@ -511,9 +498,7 @@ def test_weights_that_are_not_here_are_an_error_with_the_command(tmp_path, monke
 def test_an_empty_tokenizer_is_an_error(weights, tokenizer, tmp_path):
     config = json.loads((tokenizer / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    (tmp_path / "vocab.json").write_text(
-        json.dumps({"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": 4})
-    )
+    (tmp_path / "vocab.json").write_text(json.dumps({"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": 4}))
     (tmp_path / "merges.txt").write_text("#version: 0.2\n")
     with pytest.raises(HacError, match="the tokenizer is empty: it knows 5 tokens"):
         clap.ClapTextEncoder(weights=str(weights), tokenizer=str(tmp_path)).encode(["rain"])

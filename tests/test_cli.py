@@ -40,7 +40,9 @@ def test_evaluate_prints_a_table_for_people(files):
 
 
 def test_every_problem_is_one_message_and_exit_code_2(files):
-    pd.DataFrame({"id": ["1", "2", "2", "9"], "class": ["m-sp", "zz", "m-m", "m-m"]}).to_csv(files / "bad.csv", index=False)
+    pd.DataFrame({"id": ["1", "2", "2", "9"], "class": ["m-sp", "zz", "m-m", "m-m"]}).to_csv(
+        files / "bad.csv", index=False
+    )
     for arguments, words in [
         (("evaluate", files / "bad.csv", "--truth", files / "labels.csv"), "zz"),
         (("evaluate", files / "none.csv", "--truth", files / "labels.csv"), "no such file"),

@@ -123,9 +123,7 @@ def test_a_missing_key_is_named(tmp_path):
     assert "'title'" in refused(tmp_path, "kind: demo\n").what
 
 
-@pytest.mark.parametrize(
-    "text", ["", "just words", "- a\n- b", "a: [1", "a:\tb: c\n\t- d", b"\xff\xfe\x00", "\x00"]
-)
+@pytest.mark.parametrize("text", ["", "just words", "- a\n- b", "a: [1", "a:\tb: c\n\t- d", b"\xff\xfe\x00", "\x00"])
 def test_a_file_that_is_no_mapping_or_no_yaml_is_refused(tmp_path, text):
     refused(tmp_path, text)
 

@@ -115,14 +115,9 @@ def test_a_column_that_appears_twice_is_refused(tmp_path):
 
 
 def test_the_frame_is_canonical_and_derived_columns_come_from_the_class(tmp_path):
-    frame, notes = read_metadata(
-        folder_of(tmp_path, rows().assign(class_top="zz")) / "metadata/T_metadata.csv"
-    )
+    frame, notes = read_metadata(folder_of(tmp_path, rows().assign(class_top="zz")) / "metadata/T_metadata.csv")
     assert frame.columns.tolist() == COLUMNS and len(notes) == 1 and "class_top" in notes[0]
-    assert (
-        frame["class_idx"].tolist() == [CLASS_IDX[c] for c in frame["class"]]
-        and frame["class_idx"].dtype == "int64"
-    )
+    assert frame["class_idx"].tolist() == [CLASS_IDX[c] for c in frame["class"]] and frame["class_idx"].dtype == "int64"
     assert frame["class_top"].tolist() == ["m", "m", "m", "is"]
     np.testing.assert_array_equal(frame["confidence"], [5, 4, np.nan, 1])
     assert frame["license"].tolist() == [""] * 4 and frame["uploader"].tolist() == ["ann", "bob", "", "ann"]
@@ -190,9 +185,7 @@ def test_an_id_without_a_sound_file_is_listed_and_noted(tmp_path):
     data = read_dataset(folder_of(tmp_path, rows(), ["100.wav", "103.flac", "999.wav"]), "mine")
     assert data.name == "mine" and data.has_audio and len(data.frame) == 4
     assert {i: p.name for i, p in data.audio.items()} == {"100": "100.wav", "103": "103.flac"}
-    assert data.missing_audio == ["101", "102"] and any(
-        n.startswith("2 clips have no sound") for n in data.notes
-    )
+    assert data.missing_audio == ["101", "102"] and any(n.startswith("2 clips have no sound") for n in data.notes)
 
 
 def test_of_several_files_of_a_clip_the_first_format_wins(tmp_path):

@@ -216,9 +216,7 @@ def test_a_corpus_without_any_readable_sound_is_one_error(tmp_path):
     folder = corpus(tmp_path)
     for path in (folder / "audio").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(
-        HacError, match="none of the 4 sound files could be read; the first: the file is empty"
-    ):
+    with pytest.raises(HacError, match="none of the 4 sound files could be read; the first: the file is empty"):
         embed_corpus(read_dataset(folder), "logmel", "tfidf", 1)
 
 

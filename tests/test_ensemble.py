@@ -26,9 +26,7 @@ def member(system, seeds=(0, 1, 2), ids=("3", "1", "2")):
     rng = np.random.default_rng([len(system), ord(system[0])])
     return pd.concat(
         [
-            predictions_table(
-                ids, rng.dirichlet(np.ones(23), len(ids)), CLASSES, system=system, seed=s, fold=0
-            )
+            predictions_table(ids, rng.dirichlet(np.ones(23), len(ids)), CLASSES, system=system, seed=s, fold=0)
             for s in seeds
         ],
         ignore_index=True,
@@ -46,11 +44,7 @@ def test_the_average_is_weighted_and_rows_sum_to_one():
     a, b = member("a"), member("b")
     out = weighted_average({"a": a, "b": b}, {"a": 1.0, "b": 3.0}, seed=1, system="S1")
     np.testing.assert_allclose(proba_of(out), (at(a, 1) + 3 * at(b, 1)) / 4, rtol=0, atol=1e-15)
-    assert (
-        out["sound_id"].tolist() == ["1", "2", "3"]
-        and set(out["system"]) == {"S1"}
-        and set(out["seed"]) == {1}
-    )
+    assert out["sound_id"].tolist() == ["1", "2", "3"] and set(out["system"]) == {"S1"} and set(out["seed"]) == {1}
     validate_predictions(out)
 
 
@@ -78,9 +72,7 @@ def test_members_that_cover_different_clips_are_one_error_naming_them():
     assert "2, 77" in e.value.what and "S2" in e.value.where and "b" in e.value.where
 
 
-@pytest.mark.parametrize(
-    "weights", [{"a": 1}, {"a": 0, "b": 0}, {"a": -1, "b": 2}, {"a": float("nan"), "b": 1}]
-)
+@pytest.mark.parametrize("weights", [{"a": 1}, {"a": 0, "b": 0}, {"a": -1, "b": 2}, {"a": float("nan"), "b": 1}])
 def test_weights_that_cannot_work_are_an_error(weights):
     with pytest.raises(HacError, match="weight"):
         weighted_average({"a": member("a"), "b": member("b")}, weights, seed=0, system="S1")
@@ -121,9 +113,7 @@ def test_the_prior_is_relative_frequency_and_an_absent_class_counts_half_a_clip(
     prior = class_prior(["fx-o"] * 6 + ["ss-u"] * 3)
     assert prior.sum() == pytest.approx(1, abs=1e-15)
     total = 9 + 21 * 0.5
-    assert prior[INDEX["fx-o"]] == pytest.approx(6 / total) and prior[INDEX["m-m"]] == pytest.approx(
-        0.5 / total
-    )
+    assert prior[INDEX["fx-o"]] == pytest.approx(6 / total) and prior[INDEX["m-m"]] == pytest.approx(0.5 / total)
     assert np.isfinite(logit_adjustment(np.eye(23), prior, 1.0)).all()
 
 

@@ -22,9 +22,7 @@ from hac_utils.runner import NOTEBOOKS
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK_LINES = [
-    line
-    for line in (ROOT / "requirements.lock").read_text().splitlines()
-    if line and not line.startswith("#")
+    line for line in (ROOT / "requirements.lock").read_text().splitlines() if line and not line.startswith("#")
 ]
 PIN = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;#]+)(?P<comment>  # .*)?")
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
@@ -96,9 +94,7 @@ def test_torch_is_one_line_the_cpu_build_and_says_how_to_get_the_gpu_build():
 
 
 def test_the_installed_packages_are_those_of_the_lock():
-    installed = {
-        canonicalize_name(d.metadata["Name"]): Version(d.version) for d in importlib.metadata.distributions()
-    }
+    installed = {canonicalize_name(d.metadata["Name"]): Version(d.version) for d in importlib.metadata.distributions()}
     tools = {"pip", "setuptools", "wheel", "uv", canonicalize_name(PROJECT["name"])}
     assert {n: (v, installed.get(n)) for n, v in pins() if installed.get(n) != v} == {}
     assert set(installed) - dict(pins()).keys() - tools == set()
@@ -165,9 +161,7 @@ def test_the_arrows_of_the_makefile_are_those_of_the_runner():
 
 def test_a_notebook_reads_from_earlier_notebooks_only():
     names = list(NOTEBOOKS)
-    assert all(
-        names.index(source) < names.index(name) for name, sources in NOTEBOOKS.items() for source in sources
-    )
+    assert all(names.index(source) < names.index(name) for name, sources in NOTEBOOKS.items() for source in sources)
 
 
 @pytest.fixture(params=BOOKS, ids=[b.stem for b in BOOKS])
@@ -197,9 +191,7 @@ def test_one_cell_is_tagged_parameters_and_holds_literals_only(book):
         values[target.id] = ast.literal_eval(node.value)
     assert all(isinstance(v, (str, int, float, bool, list)) for v in values.values())
     assert {"profile", "name", "data"} <= set(values) and values["profile"] == "demo"
-    assert all(line.count("=") <= 1 for line in tagged[0]["source"].splitlines()), (
-        "papermill misreads a second ="
-    )
+    assert all(line.count("=") <= 1 for line in tagged[0]["source"].splitlines()), "papermill misreads a second ="
 
 
 def test_other_tags_than_parameters_and_hide_input_are_not_used(book):

@@ -68,9 +68,7 @@ def test_a_class_nobody_predicted_separates_the_readings_and_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".csv", ".tsv", ".parquet"])
-@pytest.mark.parametrize(
-    "id_name", ["sound_id", "id", "anonymous_id", "eval_id", "clip_id", "fname", "Filename"]
-)
+@pytest.mark.parametrize("id_name", ["sound_id", "id", "anonymous_id", "eval_id", "clip_id", "fname", "Filename"])
 def test_usual_id_names_are_found_in_every_format(tmp_path, ending, id_name):
     result = evaluate_files(*files(tmp_path, {id_name: IDS, "pred": PRED}, ending=ending))
     assert result["official"]["hF"] == pytest.approx(EXPECTED, abs=1e-10)
@@ -137,9 +135,7 @@ def test_file_names_and_whole_numbers_join_as_text(tmp_path):
 def probabilities(systems=("gated",), seeds=(0,)) -> pd.DataFrame:
     proba = np.full((4, 23), 0.01)
     proba[np.arange(4), [INDEX[c] for c in PRED]] = 0.78
-    return pd.concat(
-        [predictions_table(IDS, proba, CLASSES, system=s, seed=k, fold=0) for s in systems for k in seeds]
-    )
+    return pd.concat([predictions_table(IDS, proba, CLASSES, system=s, seed=k, fold=0) for s in systems for k in seeds])
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
@@ -177,11 +173,7 @@ def test_a_seed_of_zero_is_a_choice(tmp_path):
 def test_missing_and_extra_ids_are_named_unless_a_subset_is_asked_for(tmp_path):
     paths = files(tmp_path, {"id": ["11", "12", "13", "99"], "pred": PRED})
     message = error_of(*paths)
-    assert (
-        "2 problems" in message
-        and "no prediction for 1 (0014) of 4 clips" in message
-        and "lacks: 1 (99)" in message
-    )
+    assert "2 problems" in message and "no prediction for 1 (0014) of 4 clips" in message and "lacks: 1 (99)" in message
     result = evaluate_files(*paths, subset=True)
     assert result["n"] == 3
     assert any("left out 1 clips of the truth" in n and "1 predictions" in n for n in result["notes"])

@@ -101,9 +101,7 @@ def test_batches_never_cross_shards_and_clips_that_fail_leave_gaps_in_theirs(cli
     encoder = Sensitive()
     extract(clips, encoder, tmp_path / "out", workers=0, batch_size=4, shard_size=10)
     ids = sorted(clips)
-    expected = [
-        [i for i in ids[s + k : s + min(k + 4, 10)] if i != "11"] for s in range(0, 40, 10) for k in (0, 4, 8)
-    ]
+    expected = [[i for i in ids[s + k : s + min(k + 4, 10)] if i != "11"] for s in range(0, 40, 10) for k in (0, 4, 8)]
     assert encoder.batches == expected
 
 
@@ -126,9 +124,7 @@ def test_a_changed_file_is_noticed_whatever_its_name_size_and_time_say(clips, tm
     assert encoder.batches == [["8"]] and (done.computed, done.reused) == (1, 39)
     data[-1] ^= 1
     clips["8"].write_bytes(data)
-    assert (
-        extract(clips, Sensitive(), tmp_path / "out", workers=0).computed == 0
-    )  # the old vector is still there
+    assert extract(clips, Sensitive(), tmp_path / "out", workers=0).computed == 0  # the old vector is still there
     ids, X = load(done.store.folder, ["8"])
     assert np.array_equal(X, extract(clips, Sensitive(), tmp_path / "new", workers=0).read(["8"])[1])
     assert len(ids) == 1
@@ -202,9 +198,7 @@ def test_ctrl_c_keeps_the_finished_shards(clips, tmp_path):
         extract(clips, Interrupted(), tmp_path / "out", workers=2, batch_size=4, shard_size=8)
     done = extract(clips, Sensitive(), tmp_path / "out", workers=0, batch_size=4, shard_size=8)
     assert (done.reused, done.computed) == (16, 24)
-    assert files(done) == files(
-        extract(clips, Sensitive(), tmp_path / "one", workers=0, batch_size=4, shard_size=8)
-    )
+    assert files(done) == files(extract(clips, Sensitive(), tmp_path / "one", workers=0, batch_size=4, shard_size=8))
 
 
 def test_a_fresh_start_can_be_asked_for(clips, tmp_path):

@@ -51,7 +51,10 @@ def test_the_vectors_come_back_in_the_order_asked_for_before_and_after_packing(k
         ids, got, failures = features.load(tmp_path, IDS, kind)
         assert ids == IDS and len(failures) == 0 and got.dtype == np.float32
         np.testing.assert_array_equal(got, X)
-    assert sorted(p.name for p in (tmp_path / "packed").iterdir()) == [f"clap_{kind}.npy", f"clap_{kind}.parquet"]
+    assert sorted(p.name for p in (tmp_path / "packed").iterdir()) == [
+        f"clap_{kind}.npy",
+        f"clap_{kind}.parquet",
+    ]
     subset, got, _ = features.load(tmp_path, ["7", "30"], kind)
     np.testing.assert_array_equal(got, X[[4, 0]])
     assert subset == ["7", "30"]
@@ -218,7 +221,9 @@ def test_embeddings_that_are_all_bad_are_an_error(tmp_path):
     made(tmp_path, ["1", "2"])
     for i in "12":
         at(tmp_path, i).write_bytes(b"")
-    with pytest.raises(HacError, match="none of the 2 clips has a usable audio embedding; the first: the file is empty"):
+    with pytest.raises(
+        HacError, match="none of the 2 clips has a usable audio embedding; the first: the file is empty"
+    ):
         features.load(tmp_path, ["1", "2"], "audio")
 
 

@@ -67,9 +67,7 @@ def part_of(final: Path) -> Path:
 
 
 def start() -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen([sys.executable, "-c", COMMAND], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_a_file_comes_whole_and_is_pinned_and_the_second_call_asks_nobody(server, final, tmp_path):

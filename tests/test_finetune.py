@@ -14,9 +14,9 @@ import torch
 
 from hac_utils.errors import HacError
 from hac_utils.finetune import train
-from hac_utils.fitting import Job, class_codes, fit_predict_many, private_torch, softmax, targets
 from hac_utils.finetune_audio import PasstClassifier
 from hac_utils.finetune_text import RobertaClassifier
+from hac_utils.fitting import Job, class_codes, fit_predict_many, private_torch, softmax, targets
 
 
 def small_jobs() -> list[Job]:

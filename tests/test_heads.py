@@ -79,7 +79,9 @@ def test_the_best_validation_epoch_is_the_one_that_is_kept():
     assert scores[fitted.best_epoch_ - 1] == max(scores)
     from hac_utils.metrics import hierarchical_f1
 
-    assert hierarchical_f1(val[1], fitted.predict(val[0]), never_predicted="zero") == pytest.approx(max(scores), abs=1e-12)
+    assert hierarchical_f1(val[1], fitted.predict(val[0]), never_predicted="zero") == pytest.approx(
+        max(scores), abs=1e-12
+    )
 
 
 def test_concatenation_ignores_the_length_of_either_embedding():

@@ -74,9 +74,7 @@ def result(work) -> dict:
 def test_there_are_300_hostile_files_and_each_is_an_item(work, result):
     assert int((work / "count").read_text()) >= 299
     assert len(result["items"]) == int((work / "count").read_text()) == len(set(result["items"].values()))
-    assert all(
-        "/" not in i and "\n" not in i and i not in (".", "..") and len(i) <= 110 for i in result["items"]
-    )
+    assert all("/" not in i and "\n" not in i and i not in (".", "..") and len(i) <= 110 for i in result["items"])
 
 
 def test_each_is_a_finite_vector_of_norm_1_or_listed_with_its_reason(result):

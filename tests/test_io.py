@@ -135,9 +135,7 @@ def test_a_write_that_stops_half_way_leaves_neither_a_final_nor_a_temporary_file
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "error", [KeyError("x"), KeyboardInterrupt(), FileNotFoundError(errno.ENOENT, "gone")]
-)
+@pytest.mark.parametrize("error", [KeyError("x"), KeyboardInterrupt(), FileNotFoundError(errno.ENOENT, "gone")])
 def test_other_errors_of_the_block_pass_through_and_leave_nothing(error, tmp_path):
     with pytest.raises(type(error)), io.atomic_path(tmp_path / "a.txt") as tmp:
         tmp.write_text("half")
@@ -183,9 +181,7 @@ def test_json_has_sorted_keys_full_precision_and_plain_values(tmp_path):
     }
     io.write_json(tmp_path / "x.json", value)
     back = io.read_json(tmp_path / "x.json")
-    assert back == {"a": [0, 1], "b": 0.1 + 0.2, "n": 3, "p": "x/y", "t": [True, None]} and list(
-        back
-    ) == sorted(back)
+    assert back == {"a": [0, 1], "b": 0.1 + 0.2, "n": 3, "p": "x/y", "t": [True, None]} and list(back) == sorted(back)
     with pytest.raises(ValueError):
         io.write_json(tmp_path / "nan.json", {"x": float("nan")})
     assert not (tmp_path / "nan.json").exists()

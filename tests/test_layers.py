@@ -23,8 +23,7 @@ ROWS = [
     "records unpack fetch weights metadata features datasets splits",
     "encoders templates clap_model clap passt catalog store batches extract distributed",
     "fitting heads finetune finetune_text finetune_audio protocol pseudo_labels ensemble",
-    "ambiguity figures labels figures_ambiguity plotting overview "
-    "submission_meta submission evaluation tables checkup",
+    "ambiguity figures labels figures_ambiguity plotting overview submission_meta submission evaluation tables checkup",
     "report runner cli",
 ]
 ORDER = " ".join(ROWS).split()
@@ -67,11 +66,7 @@ def own_imports(tree: ast.AST) -> set[str]:
                 parts = parts[1:]
             found |= {parts[0]} if parts and parts[0] else {a.name for a in node.names}
         elif isinstance(node, ast.Import):
-            found |= {
-                (a.name.split(".") + ["hac_utils"])[1]
-                for a in node.names
-                if a.name.split(".")[0] == "hac_utils"
-            }
+            found |= {(a.name.split(".") + ["hac_utils"])[1] for a in node.names if a.name.split(".")[0] == "hac_utils"}
     return found - {"__version__"}
 
 
@@ -84,9 +79,7 @@ def run_time_imports(tree: ast.Module) -> set[str]:
             found |= {a.name.split(".")[0] for a in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             found.add(node.module.split(".")[0])
-        elif not isinstance(
-            node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-        ) and not _only_for_types(node):
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) and not _only_for_types(node):
             waiting += ast.iter_child_nodes(node)
     return found
 
@@ -146,9 +139,7 @@ def test_heavy_packages_are_imported_inside_functions_only(name):
 
 def test_the_check_for_heavy_packages_looks_into_classes_and_branches_but_not_into_functions():
     assert run_time_imports(ast.parse("class A:\n    import torch.nn")) == {"torch"}
-    assert run_time_imports(ast.parse("try:\n    from torch import nn\nexcept ImportError: pass")) == {
-        "torch"
-    }
+    assert run_time_imports(ast.parse("try:\n    from torch import nn\nexcept ImportError: pass")) == {"torch"}
     assert run_time_imports(ast.parse("def f():\n    import torch")) == set()
     assert run_time_imports(ast.parse("if TYPE_CHECKING:\n    import torch")) == set()
 

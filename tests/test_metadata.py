@@ -44,7 +44,9 @@ def test_all_problems_are_listed_with_row_column_value_and_what_is_allowed(tmp_p
         "6 problems in the metadata table",
         "  column tags: the column tags is missing; columns found: " + ", ".join(frame.drop(columns="tags").columns),
         "  row 2, column confidence, sound_id 900: '7'; allowed: 1 to 5, or empty",
-        "  row 4, column class, sound_id 902: 'fx-d'; allowed: a second-level BST code (" + ", ".join(CLASSES) + "), or one that is left out (fx-other, fx)",
+        "  row 4, column class, sound_id 902: 'fx-d'; allowed: a second-level BST code ("
+        + ", ".join(CLASSES)
+        + "), or one that is left out (fx-other, fx)",
         "  row 5, column sound_id: duplicate sound_id '900'; allowed: one row per clip",
         "  row 7, column class_idx, sound_id 905: '999'; allowed: 0 to 22 (v1.1) or 101 to 504 (v1.2), or empty beside a class",
         "  row 8, column class_idx, sound_id 906: '401' is fx-o, but the class is 'is-k'; allowed: the class_idx of the class in the same row",
@@ -111,12 +113,17 @@ def test_the_class_is_filled_in_from_either_coding(coding, ending, tmp_path):
     frame = rows(class_idx=[f"{coding[c]}{ending}" for c in CLASSES])
     for given in (frame.drop(columns="class"), frame.assign(**{"class": ""})):
         back, notes = read_metadata(written(tmp_path, given))
-        assert back["class"].tolist() == list(CLASSES) and any("filled in from class_idx in 23 rows" in n for n in notes)
+        assert back["class"].tolist() == list(CLASSES) and any(
+            "filled in from class_idx in 23 rows" in n for n in notes
+        )
 
 
 def test_leftovers_are_dropped_with_a_note_by_code_and_by_index(tmp_path):
     frame = rows(6, class_idx=["101", "199", "500", "201", "202", "203"])
-    for given in (frame.drop(columns="class"), frame.assign(**{"class": ["m-sp", "m-other", "ss", "is-p", "is-s", "is-w"]})):
+    for given in (
+        frame.drop(columns="class"),
+        frame.assign(**{"class": ["m-sp", "m-other", "ss", "is-p", "is-s", "is-w"]}),
+    ):
         back, notes = read_metadata(written(tmp_path, given))
         assert back["class"].tolist() == ["m-sp", "is-p", "is-s", "is-w"]
         assert any(n.startswith("2 clips with -other or family-only") for n in notes)
@@ -125,7 +132,11 @@ def test_leftovers_are_dropped_with_a_note_by_code_and_by_index(tmp_path):
 def test_two_codings_in_one_file_are_named(tmp_path):
     frame = rows(class_idx=[str(INDEX[c] if k > 4 else CLASS_IDX[c]) for k, c in enumerate(CLASSES)])
     error = refused(written(tmp_path, frame))
-    assert error.what.startswith("1 problem ") and "two codings in one file: 0-22 (v1.1) in 18 rows and 101-504 (v1.2) in 5 rows (first in rows 7 and 2)" in error.what
+    assert (
+        error.what.startswith("1 problem ")
+        and "two codings in one file: 0-22 (v1.1) in 18 rows and 101-504 (v1.2) in 5 rows (first in rows 7 and 2)"
+        in error.what
+    )
     assert "two releases" in error.fix
 
 
@@ -133,7 +144,11 @@ def test_alphabetical_class_order_is_named_once_instead_of_row_by_row(tmp_path):
     rank = {c: str(i) for i, c in enumerate(sorted(CLASSES))}
     frame = rows(class_idx=[rank[c] for c in CLASSES])
     error = refused(written(tmp_path, frame))
-    assert error.what.startswith("1 problem ") and "alphabetical class order" in error.what and "taxonomy order" in error.fix
+    assert (
+        error.what.startswith("1 problem ")
+        and "alphabetical class order" in error.what
+        and "taxonomy order" in error.fix
+    )
     by_family = frame.drop(columns="class").assign(class_top=[c.split("-")[0] for c in CLASSES])
     assert "alphabetical class order" in refused(written(tmp_path, by_family)).what
 
@@ -170,7 +185,11 @@ def test_the_fingerprint_holds_58_clips_whose_two_classes_differ():
 def test_v11_labels_in_a_folder_named_v12_are_refused_by_name_also_as_a_shuffled_subset(name, tmp_path):
     frame = relabelled(0).sample(frac=0.3, random_state=0)
     error = refused(written(tmp_path / name, frame))
-    assert "v1.1 labels under the name v1.2" in error.what and "17 of the 17" in error.what and "hac data get bsd10k" in error.fix
+    assert (
+        "v1.1 labels under the name v1.2" in error.what
+        and "17 of the 17" in error.what
+        and "hac data get bsd10k" in error.fix
+    )
 
 
 def test_v11_labels_in_the_coding_of_v12_are_refused(tmp_path):
@@ -193,8 +212,12 @@ def test_v11_labels_without_a_claim_are_a_note_and_v12_labels_are_none(tmp_path)
 
 
 def test_only_the_file_and_its_dataset_folder_claim_a_version(tmp_path):
-    assert claims_v12(tmp_path / "BSD10k-v1.2" / "metadata" / "BSD10k_metadata.csv") and claims_v12(tmp_path / "x" / "labels_v1.2.csv")
-    assert not claims_v12(tmp_path / "v1.2" / "other" / "metadata" / "m.csv") and not claims_v12(tmp_path / "v1.20" / "m.csv")
+    assert claims_v12(tmp_path / "BSD10k-v1.2" / "metadata" / "BSD10k_metadata.csv") and claims_v12(
+        tmp_path / "x" / "labels_v1.2.csv"
+    )
+    assert not claims_v12(tmp_path / "v1.2" / "other" / "metadata" / "m.csv") and not claims_v12(
+        tmp_path / "v1.20" / "m.csv"
+    )
 
 
 # real data ---------------------------------------------------------------------------------------

@@ -145,9 +145,7 @@ def test_when_no_true_class_was_predicted_the_official_reading_gives_zero():
 
 codes = st.sampled_from(CLASSES)
 some_pairs = st.lists(st.tuples(codes, codes), min_size=1, max_size=60)
-close_pairs = st.lists(
-    st.tuples(st.sampled_from(CLASSES[:6]), st.sampled_from(CLASSES[:6])), min_size=1, max_size=60
-)
+close_pairs = st.lists(st.tuples(st.sampled_from(CLASSES[:6]), st.sampled_from(CLASSES[:6])), min_size=1, max_size=60)
 
 
 @settings(max_examples=150, deadline=None)
@@ -305,7 +303,5 @@ def test_the_published_baseline_scores_as_the_official_functions_say_fold_by_fol
     frame = pd.read_csv(REAL / "oof" / "nyu_baseline__both.csv")
     folds = [100 * hierarchical_f1(f["gt"], f["pred"]) for _, f in frame.groupby("fold")]
     assert folds == pytest.approx([77.86, 80.25, 78.33, 79.22, 77.48], abs=0.005001)
-    assert np.mean(folds) == pytest.approx(78.63, abs=0.005001) and np.std(folds) == pytest.approx(
-        1.00, abs=0.005001
-    )
+    assert np.mean(folds) == pytest.approx(78.63, abs=0.005001) and np.std(folds) == pytest.approx(1.00, abs=0.005001)
     assert 100 * hierarchical_accuracy(frame["gt"], frame["pred"]) == pytest.approx(79.73, abs=0.005001)

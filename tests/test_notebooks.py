@@ -47,13 +47,27 @@ def checkout(folder: Path) -> Path:
 def make(root: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
     env = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "2"}
     env.pop("HAC_ROOT", None)
-    return subprocess.run(["make", *arguments], cwd=root, env=env, capture_output=True, text=True, timeout=600, check=False, **options)
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=root,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        **options,
+    )
 
 
 def products(root: Path, name: str) -> dict[str, str]:
     """Hashes of everything that must be the same bytes in every run."""
     run = root / "runs" / name
-    files = [p for part in ("results", "predictions", "submissions", "splits", "tables") for p in (run / part).rglob("*") if p.is_file()]
+    files = [
+        p
+        for part in ("results", "predictions", "submissions", "splits", "tables")
+        for p in (run / part).rglob("*")
+        if p.is_file()
+    ]
     files += list((root / "figures" / name).glob("*"))
     return {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(files)}
 
@@ -76,7 +90,9 @@ def test_make_report_leaves_every_product(smoke):
         assert {f"figures/smoke/{figure}.png", f"figures/smoke/{figure}.svg"} <= names
     assert {f"runs/smoke/results/{n}.json" for n in runner.NOTEBOOKS} <= names
     labels = [f"Synthetic_HAC_task1_{i}" for i in (1, 2, 3, 4)]
-    assert {f"runs/smoke/submissions/task1/{x}/{x}.{end}" for x in labels for end in ("output.csv", "meta.yaml")} <= names
+    assert {
+        f"runs/smoke/submissions/task1/{x}/{x}.{end}" for x in labels for end in ("output.csv", "meta.yaml")
+    } <= names
     report = (smoke / "runs" / "smoke" / "report.html").read_text(encoding="utf-8")
     assert "Synthetic demo corpus" in report and report.count("<img") >= 13
     meta = (smoke / f"runs/smoke/submissions/task1/{labels[0]}/{labels[0]}.meta.yaml").read_text(encoding="utf-8")
@@ -127,7 +143,14 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(smoke, tmp_path):
     rng = random.Random(20261124)
     kills = 0
     for _ in range(4):
-        process = subprocess.Popen(["make", "report", "PROFILE=smoke"], cwd=root, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            ["make", "report", "PROFILE=smoke"],
+            cwd=root,
+            env=env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         time.sleep(rng.uniform(3, 16))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -148,7 +171,16 @@ def test_a_notebook_runs_alone_with_plain_papermill_and_fetches_what_it_needs(sm
     (root / "runs/smoke/manifests/06_label_ambiguity.json").unlink()
     env = os.environ | {"PYTHONPATH": str(root)}
     env.pop("HAC_ROOT", None)
-    command = [sys.executable, "-m", "papermill", "notebooks/06_label_ambiguity.ipynb", str(tmp_path / "out.ipynb"), "-p", "profile", "smoke"]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "notebooks/06_label_ambiguity.ipynb",
+        str(tmp_path / "out.ipynb"),
+        "-p",
+        "profile",
+        "smoke",
+    ]
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (root / "runs/smoke/manifests/06_label_ambiguity.json").exists()
@@ -165,7 +197,24 @@ def test_the_two_truths_agree_hac_evaluate_and_the_notebooks(smoke):
     dev[["sound_id", "class"]].to_csv(truth, index=False)
     scores = []
     for seed in (0, 1):
-        done = subprocess.run([*HAC, "evaluate", str(table), "--truth", str(truth), "--system", "S1", "--seed", str(seed), "--subset", "--json"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [
+                *HAC,
+                "evaluate",
+                str(table),
+                "--truth",
+                str(truth),
+                "--system",
+                "S1",
+                "--seed",
+                str(seed),
+                "--subset",
+                "--json",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         scores.append(json.loads(done.stdout)["official"]["hF"])
     results = json.loads((smoke / "runs/smoke/results/05_ensemble.json").read_text())
@@ -199,7 +248,20 @@ def small_folder(folder: Path, n_classes: int = 4, each: int = 6) -> pd.DataFram
         for k in range(each):
             wave = 0.3 * np.sin(2 * np.pi * 300 * (c + 1) * np.arange(8000) / 16000) + 0.01 * rng.normal(size=8000)
             sf.write(folder / "audio" / f"{code}{k}.wav", wave, 16000)
-            rows.append({"sound_id": f"{code}{k}", "class": code, "class_idx": "", "class_top": "", "confidence": "", "uploader": f"u{k}", "license": "", "title": f"{code} take {k}", "tags": code, "description": ""})
+            rows.append(
+                {
+                    "sound_id": f"{code}{k}",
+                    "class": code,
+                    "class_idx": "",
+                    "class_top": "",
+                    "confidence": "",
+                    "uploader": f"u{k}",
+                    "license": "",
+                    "title": f"{code} take {k}",
+                    "tags": code,
+                    "description": "",
+                }
+            )
     table = pd.DataFrame(rows)
     table.to_csv(folder / "metadata.csv", index=False)
     return table
@@ -212,7 +274,13 @@ def test_bad_files_are_named_and_stop_nothing(folder_checkout, tmp_path):
     (data / "audio" / "m-si0.wav").write_bytes((data / "audio" / "m-si1.wav").read_bytes()[:30])
     (data / "audio" / "fx-o0.wav").write_text("this is not sound")
     (data / "audio" / "ss-u0.wav").unlink()
-    done = make(folder_checkout, "runs/mine/manifests/01_extraction.json", "NAME=mine", "PROFILE=folder", f"DATA={data}")
+    done = make(
+        folder_checkout,
+        "runs/mine/manifests/01_extraction.json",
+        "NAME=mine",
+        "PROFILE=folder",
+        f"DATA={data}",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((folder_checkout / "runs/mine/results/01_extraction.json").read_text())
     failures = {f["sound_id"]: f["reason"] for f in results["failures"]}
@@ -226,16 +294,28 @@ def test_bad_files_are_named_and_stop_nothing(folder_checkout, tmp_path):
     ("spoil", "message"),
     [
         (lambda t: t.drop(columns="tags"), "the metadata lacks the columns 1 (tags)"),
-        (lambda t: t.assign(**{"class": ["zz", *t["class"][1:]]}), "unknown classes in 1 (row 2: sound_id m-sp0, class 'zz')"),
+        (
+            lambda t: t.assign(**{"class": ["zz", *t["class"][1:]]}),
+            "unknown classes in 1 (row 2: sound_id m-sp0, class 'zz')",
+        ),
         (lambda t: pd.concat([t, t.head(1)]), "duplicate sound_id 1 (m-sp0)"),
-        (lambda t: t.assign(sound_id=[f"x{i}" for i in range(len(t))]), "none of the 24 sound_ids has a file"),
+        (
+            lambda t: t.assign(sound_id=[f"x{i}" for i in range(len(t))]),
+            "none of the 24 sound_ids has a file",
+        ),
     ],
 )
 def test_bad_metadata_is_one_clear_error_and_exit_code_2(folder_checkout, tmp_path, spoil, message):
     data = tmp_path / "data"
     spoil(small_folder(data)).to_csv(data / "metadata.csv", index=False)
     env = os.environ | {"PYTHONPATH": str(folder_checkout), "HAC_ROOT": str(folder_checkout)}
-    done = subprocess.run([*HAC, "run", "01_extraction", "--profile", "folder", "--name", "mine", "--data", str(data)], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*HAC, "run", "01_extraction", "--profile", "folder", "--name", "mine", "--data", str(data)],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2, done.stderr
     assert message in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.count("error:") == 1 and "where:" in done.stderr and "fix:" in done.stderr
@@ -271,7 +351,9 @@ def test_unknown_parameters_are_refused_before_a_kernel_starts():
 def test_real_recordings_run_through_every_notebook(real, tmp_path):
     """`make report` on 99 real sounds in wav, flac, ogg and mp3 (mini_bst)."""
     root = checkout(tmp_path / "clone")
-    (root / "configs/quick.yaml").write_text("kind: folder\ntitle: Real recordings\nseeds: [0]\ntuning_seeds: [0]\nhead: {epochs: 6}\nroberta: {epochs: 1}\npasst: {epochs: 1}\n")
+    (root / "configs/quick.yaml").write_text(
+        "kind: folder\ntitle: Real recordings\nseeds: [0]\ntuning_seeds: [0]\nhead: {epochs: 6}\nroberta: {epochs: 1}\npasst: {epochs: 1}\n"
+    )
     done = make(root, "report", "NAME=mini", "PROFILE=quick", f"DATA={real / 'mini_bst'}")
     assert done.returncode == 0, done.stdout + done.stderr
     results = {n: json.loads((root / f"runs/mini/results/{n}.json").read_text()) for n in runner.NOTEBOOKS}

@@ -74,9 +74,7 @@ def sound(seconds: float, seed: int = 0) -> np.ndarray:
     n = round(seconds * 32_000)
     rng = np.random.default_rng([seed, 9])
     t = np.arange(n) / 32_000
-    return (0.3 * np.sin(2 * np.pi * (300 + 50 * t) * t) + rng.normal(0, 0.02 + 0.004 * t, n)).astype(
-        np.float32
-    )
+    return (0.3 * np.sin(2 * np.pi * (300 + 50 * t) * t) + rng.normal(0, 0.02 + 0.004 * t, n)).astype(np.float32)
 
 
 def unit(x):
@@ -86,9 +84,7 @@ def unit(x):
 # windows -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "seconds, count", [(0.01, 1), (5, 1), (10, 1), (10.5, 5), (12.5, 6), (25, 11), (30, 13)]
-)
+@pytest.mark.parametrize("seconds, count", [(0.01, 1), (5, 1), (10, 1), (10.5, 5), (12.5, 6), (25, 11), (30, 13)])
 def test_long_clips_have_a_window_every_2_and_a_half_seconds(seconds, count):
     parts = passt.windows(sound(seconds))
     assert len(parts) == count and all(p.dtype == np.float32 for p in parts)
@@ -98,9 +94,7 @@ def test_long_clips_have_a_window_every_2_and_a_half_seconds(seconds, count):
 def test_the_first_window_is_centred_on_the_start():
     audio = sound(20)
     first, *_, last = passt.windows(audio)
-    assert np.array_equal(first[160_000:], audio[:160_000]) and np.array_equal(
-        first[:160_000], audio[160_000:0:-1]
-    )
+    assert np.array_equal(first[160_000:], audio[:160_000]) and np.array_equal(first[:160_000], audio[160_000:0:-1])
     assert np.array_equal(last[:160_000], audio[-160_000:])
 
 
@@ -139,8 +133,7 @@ def test_any_clip_gives_one_finite_unit_vector(encoder, wave):
 
 def test_a_sounds_embedding_does_not_depend_on_order_or_batch(encoder):
     waves = [
-        sound(s, i)
-        for i, s in enumerate((0.1, 3, 11, 0.01, 1, 2, 0.5, 1.2, 0.2, 0.3, 4, 0.7, 1.5, 2.5, 0.6, 0.05))
+        sound(s, i) for i, s in enumerate((0.1, 3, 11, 0.01, 1, 2, 0.5, 1.2, 0.2, 0.3, 4, 0.7, 1.5, 2.5, 0.6, 0.05))
     ]
     whole = encoder.encode(waves)
     order = np.random.default_rng(1).permutation(16)
@@ -200,9 +193,7 @@ class Bomb:
         return (print, ("executed",))
 
 
-@pytest.mark.parametrize(
-    "content", ["cut", "text", {"bomb": Bomb()}, 3, [1], {"a": 1}, {"time_new_pos_embed": 3}]
-)
+@pytest.mark.parametrize("content", ["cut", "text", {"bomb": Bomb()}, 3, [1], {"a": 1}, {"time_new_pos_embed": 3}])
 def test_other_files_are_refused_unexecuted(weights, shallow, tmp_path, content, capfd):
     path = tmp_path / "x.pt"
     if content == "cut":

@@ -82,10 +82,7 @@ def level_table() -> pd.DataFrame:
 def history() -> pd.DataFrame:
     y = np.array([0.5, 0.7, 0.6])
     return pd.concat(
-        [
-            pd.DataFrame({"model": m, "epoch": [1, 2, 3], "val_hF": y, "low": y - 0.01, "high": y + 0.01})
-            for m in "AF"
-        ]
+        [pd.DataFrame({"model": m, "epoch": [1, 2, 3], "val_hF": y, "low": y - 0.01, "high": y + 0.01}) for m in "AF"]
     )
 
 
@@ -121,9 +118,7 @@ def tau_table() -> pd.DataFrame:
 
 DRAWN = {
     "overview": lambda ax: overview(COUNTS, ax=ax),
-    "class_accuracy_vs_confidence": lambda ax: plotting.class_accuracy_vs_confidence(
-        class_table(0), SUMMARY, ax=ax
-    ),
+    "class_accuracy_vs_confidence": lambda ax: plotting.class_accuracy_vs_confidence(class_table(0), SUMMARY, ax=ax),
     "confusion": lambda ax: plotting.confusion(np.diag(np.arange(23)), ax=ax),
     "lost_credit_pairs": lambda ax: plotting.lost_credit_pairs(pairs_table(), ax=ax),
     "confidence_vs_error": lambda ax: plotting.confidence_vs_error(level_table(), ax=ax),
@@ -138,9 +133,7 @@ DRAWN = {
 
 
 def words_on(fig) -> list[str]:
-    return [
-        t.get_text() for t in fig.findobj(matplotlib.text.Text) if t.get_text().strip() and t.get_visible()
-    ]
+    return [t.get_text() for t in fig.findobj(matplotlib.text.Text) if t.get_text().strip() and t.get_visible()]
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -199,9 +192,7 @@ def test_a_saved_picture_names_no_program_and_no_date(tmp_path):
 def test_the_style_ends_with_its_block():
     before = dict(matplotlib.rcParams)
     with plotting.style():
-        assert matplotlib.rcParams["svg.hashsalt"] == "hac" and matplotlib.rcParams["font.family"] == [
-            "DejaVu Sans"
-        ]
+        assert matplotlib.rcParams["svg.hashsalt"] == "hac" and matplotlib.rcParams["font.family"] == ["DejaVu Sans"]
     assert dict(matplotlib.rcParams) == before
 
 
@@ -235,10 +226,7 @@ def test_the_23_labels_of_fig_2_are_all_there_and_never_overlap(seed, x, y, outl
     assert sorted(t.get_text() for t in labels) == sorted(CLASSES)
     boxes = [t.get_window_extent() for t in labels]
     overlapping = [
-        (labels[i].get_text(), labels[j].get_text())
-        for i in range(23)
-        for j in range(i)
-        if boxes[i].overlaps(boxes[j])
+        (labels[i].get_text(), labels[j].get_text()) for i in range(23) for j in range(i) if boxes[i].overlaps(boxes[j])
     ]
     assert overlapping == []
     frame, box = ax.get_window_extent(), next(t for t in ax.texts if t.get_text().startswith("r ="))
@@ -254,9 +242,7 @@ def test_fig_2_draws_each_class_at_its_place_with_the_marker_of_its_family():
     assert len(clouds) == len(FAMILIES)
     for fam, cloud in zip(FAMILIES, clouds, strict=True):
         rows = table[table["class"].map(family) == fam]
-        assert np.allclose(
-            cloud.get_offsets(), np.column_stack([rows["mean_confidence"], 100 * rows["accuracy"]])
-        )
+        assert np.allclose(cloud.get_offsets(), np.column_stack([rows["mean_confidence"], 100 * rows["accuracy"]]))
         assert to_rgba(plotting.FAMILY_COLOURS[fam])[:3] == pytest.approx(cloud.get_facecolor()[0][:3])
         assert np.array_equal(np.argsort(cloud.get_sizes()), np.argsort(rows["n"]))
     assert len({c.get_paths()[0].vertices.tobytes() for c in clouds}) == len(FAMILIES)
@@ -313,11 +299,7 @@ def test_confusion_prints_each_count_in_its_cell_and_colours_rows_by_share():
     plotting.confusion(full, ax=ax)
     colours = {t.get_position(): t.get_color() for t in ax.texts if t.get_text().isdigit()}
     assert colours[(0, 0)] == "white" and colours[(1, 0)] != "white"
-    assert (
-        [t.get_text() for t in ax.get_xticklabels()]
-        == [t.get_text() for t in ax.get_yticklabels()]
-        == list(CLASSES)
-    )
+    assert [t.get_text() for t in ax.get_xticklabels()] == [t.get_text() for t in ax.get_yticklabels()] == list(CLASSES)
     outlines = [p for p in ax.patches if not p.get_fill()]
     assert [p.get_width() for p in outlines] == [3, 5, 3, 8, 4]
     with pytest.raises(HacError, match=r"\(5, 5\)"):
@@ -335,9 +317,7 @@ def test_bars_and_points_stand_where_the_numbers_say():
     assert {"35 clips, confidence 3.20", "40 clips"} <= set(words_on(fig))
     fig, ax = plt.subplots()
     plotting.forest(forest_table(), ax=ax)
-    assert {"+2.00  [+1.00, +3.00]  better", "−0.10  [−0.40, +0.20]  no difference shown"} <= set(
-        words_on(fig)
-    )
+    assert {"+2.00  [+1.00, +3.00]  better", "−0.10  [−0.40, +0.20]  no difference shown"} <= set(words_on(fig))
     faces = [line.get_markerfacecolor() for line in ax.lines if line.get_marker() == "o"]
     assert faces[0] != "white" and faces[1] == "white"
     fig, ax = plt.subplots()
@@ -390,9 +370,7 @@ def test_the_mel_pictures_share_one_scale():
     rng = np.random.default_rng(0)
     with plotting.style():
         fig = plt.figure(figsize=plotting.SIZES["logmel_grid"])
-        axes = plotting.logmel_grid(
-            [(name, rng.normal(-40, 9, (64, 50)), 2.5) for name in FAMILIES.values()], fig=fig
-        )
+        axes = plotting.logmel_grid([(name, rng.normal(-40, 9, (64, 50)), 2.5) for name in FAMILIES.values()], fig=fig)
     assert [a.get_title() for a in axes] == list(FAMILIES.values())
     assert len({a.images[0].get_clim() for a in axes}) == 1 and axes[0].images[0].get_extent() == [
         0,

@@ -67,9 +67,7 @@ def test_a_task_that_kills_its_worker_twice_is_named_and_the_others_are_done():
 
 
 def test_a_worker_killed_once_costs_nothing(tmp_path):
-    assert list(ordered(die_once, [(k, str(tmp_path)) for k in range(20)], workers=2, ahead=4)) == list(
-        range(20)
-    )
+    assert list(ordered(die_once, [(k, str(tmp_path)) for k in range(20)], workers=2, ahead=4)) == list(range(20))
     assert (tmp_path / "died").exists()
 
 

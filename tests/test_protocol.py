@@ -36,13 +36,21 @@ class Memory(ClassifierMixin, BaseEstimator):
 @pytest.fixture
 def frame():
     n = 23 * 6
-    return pd.DataFrame({"sound_id": [f"s{i}" for i in range(n)], "class": np.tile(CLASSES[1:] + CLASSES[:1], 6), "uploader": "x"})
+    return pd.DataFrame(
+        {
+            "sound_id": [f"s{i}" for i in range(n)],
+            "class": np.tile(CLASSES[1:] + CLASSES[:1], 6),
+            "uploader": "x",
+        }
+    )
 
 
 def test_no_scored_clip_was_in_its_fold_s_training_part(frame):
     X = np.arange(len(frame), dtype=float)[:, None]
     split, _ = official5(frame, folds=3)
-    fit = protocol.cross_fit({"memory": Memory()}, lambda s, f: {"dev": X}, frame, list(folds_of(split, frame)), [0, 1], workers=1)
+    fit = protocol.cross_fit(
+        {"memory": Memory()}, lambda s, f: {"dev": X}, frame, list(folds_of(split, frame)), [0, 1], workers=1
+    )
     assert sorted(fit.scored["sound_id"]) == sorted([*frame["sound_id"], *frame["sound_id"]])
     assert (fit.scored[CLASSES[0]] == 1).all()  # a clip that was learned would have its own class
     assert set(fit.scored["seed"]) == {0, 1} and set(fit.scored["fold"]) == {0, 1, 2}
@@ -61,10 +69,23 @@ def test_other_corpora_are_predicted_by_each_model_and_named_by_their_ids(frame)
     split, _ = official5(frame, folds=3)
     folds = list(folds_of(split, frame))[:1]
     inputs = {"dev": X, "evaluation": X[:2] + 1000}
-    fit = protocol.cross_fit({"memory": Memory()}, lambda s, f: inputs, frame, folds, [4], extra_ids={"evaluation": ["e1", "e2"]}, workers=1)
-    assert fit.extra["evaluation"][["sound_id", "seed", "fold"]].values.tolist() == [["e1", 4, 0], ["e2", 4, 0]]
+    fit = protocol.cross_fit(
+        {"memory": Memory()},
+        lambda s, f: inputs,
+        frame,
+        folds,
+        [4],
+        extra_ids={"evaluation": ["e1", "e2"]},
+        workers=1,
+    )
+    assert fit.extra["evaluation"][["sound_id", "seed", "fold"]].values.tolist() == [
+        ["e1", 4, 0],
+        ["e2", 4, 0],
+    ]
     assert fit.facts == {"memory": {"n_parameters": len(folds[0].train), "source": "memory"}}
-    assert fit.history[["system", "seed", "fold", "val_hF"]].values.tolist() == [["memory", 4, 0, float(len(folds[0].val))]]
+    assert fit.history[["system", "seed", "fold", "val_hF"]].values.tolist() == [
+        ["memory", 4, 0, float(len(folds[0].val))]
+    ]
 
 
 def test_filters_and_additions_touch_the_training_part_only(frame):

@@ -64,9 +64,7 @@ def test_the_pattern_sums_to_the_number_of_clips(names):
 
 def test_voters_order_and_row_order_do_not_matter():
     base = majority(hand())
-    turned = majority(
-        {n: t.sample(frac=1, random_state=i) for i, (n, t) in enumerate(reversed(hand().items()))}
-    )
+    turned = majority({n: t.sample(frac=1, random_state=i) for i, (n, t) in enumerate(reversed(hand().items()))})
     pd.testing.assert_frame_equal(turned[base.columns], base)
 
 

@@ -106,9 +106,7 @@ def make_run(root: Path, styler_uuid: str = "ab12c") -> RunPaths:
                 "| file | written by | read by |\n| --- | --- | --- |\n"
                 "| `embeddings/clap/` | this notebook | 02, 04 |\n| `data/metadata.csv` | `hac demo` | all |"
             ),
-            code(
-                'profile: str = "demo"\nseed: int = 0\nencoders: list = ["laion-clap"]', tags=["parameters"]
-            ),
+            code('profile: str = "demo"\nseed: int = 0\nencoders: list = ["laion-clap"]', tags=["parameters"]),
             code("seed = 7", tags=["injected-parameters"]),
             code("from pathlib import Path\n\nimport numpy as np  # quiet set-up"),
             new_markdown_cell(
@@ -237,9 +235,7 @@ def test_text_from_data_never_becomes_markup(html):
 def test_nothing_is_loaded_from_elsewhere_and_the_policy_names_the_one_script(html):
     elements = Elements(html)
     policy = next(
-        a["content"]
-        for t, a in elements.tags
-        if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"
+        a["content"] for t, a in elements.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"
     )
     script = re.search(r"<script>(.*?)</script>", html, re.S).group(1)
     assert f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
@@ -265,12 +261,8 @@ def test_figures_carry_number_heading_size_and_a_text_alternative(html):
 
 
 def test_code_is_folded_and_hidden_or_parameter_cells_show_none(html):
-    blocks = [
-        re.sub("<.*?>", "", b) for b in re.findall(r'<details class="code">(.*?)</details>', html, re.S)
-    ]
-    assert "quiet set-up" in blocks[0] and "plot_lengths(frame)" in blocks[0], (
-        "cells without output join the next one"
-    )
+    blocks = [re.sub("<.*?>", "", b) for b in re.findall(r'<details class="code">(.*?)</details>', html, re.S)]
+    assert "quiet set-up" in blocks[0] and "plot_lengths(frame)" in blocks[0], "cells without output join the next one"
     assert "&lt;b&gt;" in blocks[0]
     assert "secret_plot" not in html and "profile: str" not in html and "<details open" not in html
     settings = re.search(r'<details class="settings">(.*?)</details>', html).group(1)

@@ -98,9 +98,7 @@ def test_unknown_uploaders_of_the_real_labels_land_on_both_sides(bsd10k):
 
 def test_uploader_disjoint_folds_of_the_real_labels_test_every_clip_once_without_leakage(bsd10k):
     split, notes = uploader5(bsd10k)
-    assert notes == [] and sorted(split.loc[split["part"] == "test", "sound_id"]) == sorted(
-        bsd10k["sound_id"]
-    )
+    assert notes == [] and sorted(split.loc[split["part"] == "test", "sound_id"]) == sorted(bsd10k["sound_id"])
     assert uploader_leakage(split, bsd10k) == 0
     uploader = bsd10k["uploader"].to_numpy()
     for fold in folds_of(split, bsd10k):
@@ -158,16 +156,12 @@ def test_small_classes_lower_the_folds_with_a_note(per_class, k):
     frame = corpus(per_class)
     split, notes = official5(frame)
     assert split["fold"].nunique() == k
-    assert notes == (
-        [] if k == 5 else [f"folds lowered from 5 to {k}: the smallest class has {per_class} clips"]
-    )
+    assert notes == ([] if k == 5 else [f"folds lowered from 5 to {k}: the smallest class has {per_class} clips"])
     assert sorted(split.loc[split["part"] == "test", "sound_id"]) == sorted(frame["sound_id"])
 
 
 def test_a_class_with_one_clip_still_gives_two_folds():
-    frame = pd.concat(
-        [corpus(4, 3), corpus(1, 1).assign(sound_id="9", **{"class": "ss-s"})], ignore_index=True
-    )
+    frame = pd.concat([corpus(4, 3), corpus(1, 1).assign(sound_id="9", **{"class": "ss-s"})], ignore_index=True)
     split, notes = official5(frame)
     assert split["fold"].nunique() == 2 and "smallest class has 1" in notes[0]
 

@@ -172,9 +172,7 @@ def test_two_processes_on_one_store_do_the_work_once(tmp_path):
     for i in range(60):
         sf.write(tmp_path / "in" / f"{i}.wav", np.random.default_rng(i).normal(0, 0.1, 4000), 8000)
     command = [sys.executable, "-c", TWO, str(tmp_path / "in"), str(tmp_path / "out")]
-    runs = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     counts = sorted(int(run.communicate(timeout=60)[0]) for run in runs)
     assert counts == [0, 60]
     (folder,) = (tmp_path / "out").iterdir()

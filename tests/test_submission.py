@@ -115,9 +115,7 @@ def test_the_meta_file_round_trips_with_the_challenges_keys_in_order(folder):
     assert list(document["system"]["description"]) == described.split()
     assert document["system"]["complexity"] == {"total_parameters": 544_279, "MACS": None}
     sets = document["results"]["development_datasets"]
-    assert list(sets) == ["bsd10k-v1.2", "bsd35k-cs"] and list(sets["bsd35k-cs"]["class_wise"]) == list(
-        CLASSES
-    )
+    assert list(sets) == ["bsd10k-v1.2", "bsd35k-cs"] and list(sets["bsd35k-cs"]["class_wise"]) == list(CLASSES)
     assert sets["bsd35k-cs"]["overall"] == {"hP": None, "hR": None, "hF": None}
 
 
@@ -184,10 +182,7 @@ def line(i: int, new: str):
 def column(k: int, value: str):
     def change(text: str) -> str:
         rows = [r.split(",") for r in text.rstrip("\n").split("\n")]
-        return (
-            "\n".join(",".join(r if i == 0 else r[:k] + [value] + r[k + 1 :]) for i, r in enumerate(rows))
-            + "\n"
-        )
+        return "\n".join(",".join(r if i == 0 else r[:k] + [value] + r[k + 1 :]) for i, r in enumerate(rows)) + "\n"
 
     return change
 
@@ -239,9 +234,7 @@ def test_each_fault_planted_in_the_output_file_is_named(folder, change, level, m
     new = change(output(folder).read_text(encoding="utf-8"))
     output(folder).write_bytes(new if isinstance(new, bytes) else new.encode("utf-8"))
     found = check(folder, IDS)
-    assert any(p.level == level and message in p.message and p.file == output(folder).name for p in found), (
-        found
-    )
+    assert any(p.level == level and message in p.message and p.file == output(folder).name for p in found), found
     if level == "warning":
         assert not any(p.level == "error" for p in found), found
 
@@ -330,9 +323,7 @@ def test_each_fault_planted_in_the_meta_file_is_named(folder, change, level, mes
         (b"\xef\xbb\xbfsubmission: {}\n", "byte-order mark"),
         (
             b"a: &a [x, x]\n"
-            + b"".join(
-                b"%c: &%c [*%c, *%c, *%c]\n" % (98 + i, 98 + i, 97 + i, 97 + i, 97 + i) for i in range(24)
-            ),
+            + b"".join(b"%c: &%c [*%c, *%c, *%c]\n" % (98 + i, 98 + i, 97 + i, 97 + i, 97 + i) for i in range(24)),
             "unknown key",
         ),
     ],
@@ -387,9 +378,7 @@ def test_copies_and_a_fifth_system_are_found(tmp_path):
         write_system(tmp_path, label, IDS, p, meta(label))
     assert check(tmp_path) == []
     write_system(tmp_path, labels[1], IDS, proba(), meta(labels[1]))
-    write_system(
-        tmp_path, labels[2], IDS, proba() ** 1.1 / (proba() ** 1.1).sum(1, keepdims=True), meta(labels[2])
-    )
+    write_system(tmp_path, labels[2], IDS, proba() ** 1.1 / (proba() ** 1.1).sum(1, keepdims=True), meta(labels[2]))
     (problem,) = check(tmp_path)
     assert problem.level == "warning" and f"{labels[1]} and {labels[2]} agree on 46 of 46" in problem.message
     (tmp_path / "task1" / "Muster_Inst_task1_5").mkdir()

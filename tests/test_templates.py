@@ -34,9 +34,7 @@ def test_templates_write_what_their_names_say():
         "a b",
     ]
     assert lines["title. tags. description"][0] == "Rain.wav. rain,tin-roof. Heavy <b>rain</b>, on tin"
-    assert (
-        lines["title. tags (spaces). description"][0] == "Rain.wav. rain tin-roof. Heavy <b>rain</b>, on tin"
-    )
+    assert lines["title. tags (spaces). description"][0] == "Rain.wav. rain tin-roof. Heavy <b>rain</b>, on tin"
     assert lines["title. tags (comma, space). description"][2] == "a, b"
     assert lines["title, tags, description"][1] == "Dog, barking, A dog"
     assert lines["title. description. tags"][0] == "Rain.wav. Heavy <b>rain</b>, on tin. rain,tin-roof"
@@ -61,16 +59,12 @@ def test_missing_cells_are_as_empty_ones():
 
 @pytest.mark.parametrize("used", TEMPLATES)
 def test_the_template_in_use_is_found(used):
-    frame = pd.DataFrame(
-        {c: [f"{c} {i}, <i>{i}</i>" for i in range(30)] for c in ("title", "tags", "description")}
-    )
+    frame = pd.DataFrame({c: [f"{c} {i}, <i>{i}</i>" for i in range(30)] for c in ("title", "tags", "description")})
     frame["sound_id"] = [str(i) for i in range(30)]
     provided = frame["sound_id"].tolist()[::-1], encode(TEMPLATES[used](frame))[::-1]
     table = choose_template(encode, frame, provided)
     best = table.iloc[0]
-    assert list(table.columns) == ["template", "n", "mean_cosine", "lowest", "below"] and len(table) == len(
-        TEMPLATES
-    )
+    assert list(table.columns) == ["template", "n", "mean_cosine", "lowest", "below"] and len(table) == len(TEMPLATES)
     assert best["mean_cosine"] == pytest.approx(1, abs=1e-6) and best["below"] == 0 and best["n"] == 30
     exact = table[table["mean_cosine"] > 0.999]["template"].tolist()
     assert used in exact and len(exact) <= 3  # some differ only where cells are empty or long
@@ -103,9 +97,7 @@ def test_only_clips_with_a_provided_embedding_are_tried_spread_evenly():
 
 def test_compare_matches_by_id_and_ignores_length():
     X = np.array([[1.0, 0], [0, 2], [3, 4], [1, 1]])
-    table = compare(
-        (["a", "b", "c", "d"], X), (["c", "a", "b", "z"], np.array([[4.0, 3], [5, 0], [0, -1], [1, 1]]))
-    )
+    table = compare((["a", "b", "c", "d"], X), (["c", "a", "b", "z"], np.array([[4.0, 3], [5, 0], [0, -1], [1, 1]])))
     assert table["sound_id"].tolist() == ["a", "b", "c"]
     np.testing.assert_allclose(table["cosine"], [1, -1, 0.96], atol=1e-7)
 

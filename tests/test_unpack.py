@@ -172,9 +172,7 @@ def test_double_names_are_refused_also_where_only_some_file_systems_see_them(tmp
 
 
 def test_a_name_that_is_a_file_and_a_folder_is_refused(tmp_path):
-    refused(
-        zip_of(tmp_path / "m.zip", ("a", b"x"), ("a/b", b"y")), tmp_path / "metadata", "a file and a folder"
-    )
+    refused(zip_of(tmp_path / "m.zip", ("a", b"x"), ("a/b", b"y")), tmp_path / "metadata", "a file and a folder")
 
 
 def test_a_bomb_is_refused_by_its_ratio_by_its_size_and_by_its_count(tmp_path):

@@ -96,9 +96,7 @@ def files_in(folder):
 def test_the_folder_is_complete_and_a_second_call_asks_for_nothing(hub):
     folder = weights.get("toy")
     assert folder == weights.folder("toy") and files_in(folder) == ["big.pt", "small.json"]
-    assert (folder / "big.pt").read_bytes() == DATA[BIG] and (folder / "small.json").read_bytes() == DATA[
-        SMALL
-    ]
+    assert (folder / "big.pt").read_bytes() == DATA[BIG] and (folder / "small.json").read_bytes() == DATA[SMALL]
     seen = len(hub.log)
     assert weights.get("toy") == weights.get("toy", offline=True) == folder and len(hub.log) == seen
 
