@@ -74,7 +74,8 @@ class Run:
                 self.paths.relative(path),
                 f"make report NAME={self.paths.name}",
             )
-        self.inputs.add(path)
+        if path not in self.outputs:
+            self.inputs.add(path)
         return path
 
     def _out(self, path: Path) -> Path:
@@ -317,7 +318,7 @@ def execute(
             cwd=str(paths.root),
             progress_bar=False,
             log_output=False,
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # else each kernel warns about local TCP
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # else each kernel warns about local TCP
         )
     except papermill.PapermillExecutionError as e:
         failed = paths.notebooks / f"{notebook}.failed.ipynb"
