@@ -296,7 +296,7 @@ def test_bad_files_are_named_and_stop_nothing(folder_checkout, tmp_path):
         (lambda t: t.drop(columns="tags"), "column tags: the column tags is missing"),
         (
             lambda t: t.assign(**{"class": ["zz", *t["class"][1:]]}),
-            "row 2, column class: ",
+            "row 2, column class, sound_id m-sp0: 'zz'",
         ),
         (lambda t: pd.concat([t, t.head(1)]), "duplicate sound_id 'm-sp0'"),
         (
