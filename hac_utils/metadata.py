@@ -20,20 +20,9 @@ import pandas as pd
 
 from .errors import HacError, first_few
 from .io import read_json, read_table, sha256_text
+from .schema import METADATA_COLUMNS as COLUMNS
 from .taxonomy import CLASS_IDX, CLASSES, FAMILIES, INDEX, is_leftover
 
-COLUMNS = [
-    "sound_id",
-    "class",
-    "class_idx",
-    "class_top",
-    "confidence",
-    "uploader",
-    "license",
-    "title",
-    "tags",
-    "description",
-]
 TEXT_COLUMNS = ["title", "tags", "description"]
 NEEDED = ["sound_id", "class", *TEXT_COLUMNS]
 

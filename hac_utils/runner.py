@@ -83,9 +83,6 @@ class Run:
         return path
 
     # tables, arrays, predictions, splits: one folder each under runs/NAME/
-    def has_table(self, name: str) -> bool:
-        return (self.paths.run / "tables" / f"{name}.parquet").exists()
-
     def table(self, name: str) -> pd.DataFrame:
         return read_table(self._in(self.paths.run / "tables" / f"{name}.parquet"))
 

@@ -19,6 +19,20 @@ from .taxonomy import CLASSES
 
 KEYS = ["sound_id", "system", "seed", "fold"]
 
+#: Columns of a data set's metadata table, in the order of the published ones.
+METADATA_COLUMNS = [
+    "sound_id",
+    "class",
+    "class_idx",
+    "class_top",
+    "confidence",
+    "uploader",
+    "license",
+    "title",
+    "tags",
+    "description",
+]
+
 
 def predictions_table(
     sound_id: Sequence,

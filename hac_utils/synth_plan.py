@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from . import synth_text
+from .schema import METADATA_COLUMNS as COLUMNS
 from .synth_files import FORMATS, SAMPLE_RATES, Clip, Uploader
 from .taxonomy import CLASS_IDX, CLASSES, FAMILIES, INDEX, NAMES, family, is_leftover, long_name
 
@@ -66,18 +67,6 @@ LICENSES = (
     "http://creativecommons.org/licenses/by-nc/4.0/",
 )
 SLOPE = 0.13  # how sharply the label turns where a blend is even
-COLUMNS = [
-    "sound_id",
-    "class",
-    "class_idx",
-    "class_top",
-    "confidence",
-    "uploader",
-    "license",
-    "title",
-    "tags",
-    "description",
-]
 
 
 def _apportion(weights: Sequence[float], total: int, least: int) -> np.ndarray:

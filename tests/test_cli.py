@@ -61,3 +61,32 @@ def test_help_lists_the_commands():
     assert done.returncode == 0
     for command in ("evaluate", "run", "report"):
         assert command in done.stdout
+
+
+def test_extract_embeds_a_folder_names_bad_files_and_keeps_what_is_done(tmp_path):
+    import numpy as np
+    import soundfile as sf
+
+    for i in range(3):
+        sf.write(tmp_path / f"s{i}.wav", np.sin(np.arange(8000) * (i + 1) / 9), 16000)
+    (tmp_path / "bad.wav").write_bytes(b"")
+    command = ("extract", tmp_path, "--out", tmp_path / "store", "--encoder", "logmel", "--strict")
+    done = hac(*command)
+    assert done.returncode == 3 and "bad" in done.stdout and "the file is empty" in done.stdout
+    assert "1 failed" in done.stdout and "Traceback" not in done.stderr
+    (tmp_path / "bad.wav").unlink()
+    done = hac(*command)
+    assert done.returncode == 0 and done.stdout.splitlines()[1].split()[1:4] == ["3", "0", "3"]
+
+
+def test_missing_weights_name_the_command_that_fetches_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("HAC_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "sounds").mkdir()
+    (tmp_path / "sounds" / "a.wav").write_bytes(b"RIFF")
+    for encoder in ("clap", "passt"):
+        done = hac("extract", tmp_path / "sounds", "--encoder", encoder)
+        assert done.returncode == 2 and f"hac weights get {encoder}" in done.stderr and "Traceback" not in done.stderr
+    done = hac("weights", "show")
+    assert done.returncode == 0 and "630k-audioset-fusion-best.pt" in done.stdout
+    done = hac("weights", "get", "clip")
+    assert done.returncode == 2 and "did you mean 'clap'" in done.stderr
