@@ -45,8 +45,10 @@ def checkout(folder: Path) -> Path:
 
 
 def make(root: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
-    env = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "2"}
-    env.pop("HAC_ROOT", None)
+    # `make test` hands its own MAKEFLAGS and MAKELEVEL down, and the inner make would then act as a sub-make
+    outer = ("HAC_ROOT", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES")
+    env = {key: value for key, value in os.environ.items() if key not in outer}
+    env |= {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "2"}
     return subprocess.run(
         ["make", *arguments],
         cwd=root,
@@ -138,8 +140,10 @@ def test_nothing_changed_means_nothing_runs_again(smoke):
 def test_killed_again_and_again_it_ends_with_the_same_bytes(smoke, tmp_path):
     """kill -9 of the whole process group at random moments, then a parallel make: the same bytes."""
     root = checkout(tmp_path / "clone")
-    env = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "2"}
-    env.pop("HAC_ROOT", None)
+    # `make test` hands its own MAKEFLAGS and MAKELEVEL down, and the inner make would then act as a sub-make
+    outer = ("HAC_ROOT", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES")
+    env = {key: value for key, value in os.environ.items() if key not in outer}
+    env |= {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "2"}
     rng = random.Random(20261124)
     kills = 0
     for _ in range(4):
