@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,8 +17,10 @@ from .errors import HacError
 from .io import sha256_file
 from .store import Outcome
 
-#: Encoders that need no network and no batch: they run in the decoding processes.
-LIGHT = ("logmel",)
+
+def beside(encoder: Any) -> bool:
+    """Whether the encoder does its work in the decoding processes."""
+    return getattr(encoder, "beside", False)
 
 
 def is_audio(encoder: Any) -> bool:
@@ -27,16 +30,20 @@ def is_audio(encoder: Any) -> bool:
 
 @dataclass(frozen=True)
 class Read:
-    """A file after decoding: its hash and a waveform (or already a vector), or the reason why not."""
+    """A file after decoding: its hash and the encoder's input (or already a vector), or the reason why not.
+
+    `seconds` were spent in the encoder's network.
+    """
 
     sha256: str
     value: np.ndarray | None
     stage: str = ""
     reason: str = ""
+    seconds: float = 0.0
 
 
 def read_sound(task: tuple[str, str, Any]) -> Read:
-    """(sound_id, path, encoder) to what the encoder gets; light encoders also encode here."""
+    """(sound_id, path, encoder) to what the encoder's network gets, or to the vector of one that encodes here."""
     sound_id, path, encoder = task
     sha = ""
     try:
@@ -47,11 +54,16 @@ def read_sound(task: tuple[str, str, Any]) -> Read:
             raise HacError("the file changed while it was read", path)
     except HacError as e:
         return Read(sha, None, "decode", e.what)
-    if encoder.name in LIGHT:
-        with _threads().limit(limits=1):  # another number of BLAS threads gives other last bits
-            outcome = encode_batch(encoder, [(sound_id, Read(sha, audio))])[0]
-        return Read(sha, outcome.vector, outcome.stage, outcome.reason)
-    return Read(sha, audio)
+    with _threads().limit(limits=1):  # another number of threads gives other last bits
+        try:
+            value = encoder.prepare(audio, sound_id) if hasattr(encoder, "prepare") else audio
+        except Exception as e:
+            return Read(sha, None, "encode", _failure(encoder, e))
+        if not beside(encoder):
+            return Read(sha, value)
+        began = time.perf_counter()
+        outcome = encode_batch(encoder, [(sound_id, Read(sha, value))])[0]
+    return Read(sha, outcome.vector, outcome.stage, outcome.reason, time.perf_counter() - began)
 
 
 @lru_cache(maxsize=1)
@@ -71,8 +83,8 @@ class _Spec:
 
 
 def decoding_part(encoder: Any) -> Any:
-    """The encoder itself when it is light, else only its name, rate and length: what travels to a decoding process."""
-    if encoder.name in LIGHT:
+    """What travels to a decoding process: an encoder with work there, else only its name, rate and length."""
+    if beside(encoder) or hasattr(encoder, "prepare"):
         return encoder
     return _Spec(encoder.name, encoder.sample_rate, getattr(encoder, "max_seconds", MAX_SECONDS))
 
@@ -110,11 +122,7 @@ def encode_batch(encoder: Any, batch: Sequence[tuple[str, Read]]) -> list[Outcom
             try:
                 vectors[i] = _encode(encoder, [(i, r)])[0]
             except Exception as e:
-                reasons[i] = (
-                    f"the {encoder.name} encoder failed: {e.what if isinstance(e, HacError) else f'{type(e).__name__}: {e}'}".splitlines()[
-                        0
-                    ]
-                )
+                reasons[i] = _failure(encoder, e)
     for i, x in vectors.items():
         if x.shape != (encoder.dim,) or not np.isfinite(x).all():
             reasons[i] = f"the {encoder.name} encoder gave values that are not finite"
@@ -123,7 +131,14 @@ def encode_batch(encoder: Any, batch: Sequence[tuple[str, Read]]) -> list[Outcom
 
 def _encode(encoder: Any, good: Sequence[tuple[str, Read]]) -> np.ndarray:
     values = [r.value for _, r in good]
+    if hasattr(encoder, "prepare"):
+        return encoder.encode_prepared(values)
     return encoder.encode(values, [i for i, _ in good]) if is_audio(encoder) else encoder.encode(values)
+
+
+def _failure(encoder: Any, error: Exception) -> str:
+    said = error.what if isinstance(error, HacError) else f"{type(error).__name__}: {error}"
+    return f"the {encoder.name} encoder failed: {said}".splitlines()[0]
 
 
 def _outcome(sound_id: str, read: Read, vector: np.ndarray | None, reason: str) -> Outcome:
@@ -135,7 +150,7 @@ def _outcome(sound_id: str, read: Read, vector: np.ndarray | None, reason: str) 
 
 
 def finish_batch(encoder: Any, batch: Sequence[tuple[str, Read]]) -> list[Outcome]:
-    """:func:`encode_batch`, unless the encoder is light and has done its work while decoding."""
-    if encoder.name in LIGHT:
+    """:func:`encode_batch`, unless the encoder has done its work beside the decoding."""
+    if beside(encoder):
         return [_outcome(i, r, r.value, "") for i, r in batch]
     return encode_batch(encoder, batch)

@@ -24,7 +24,7 @@ import numpy as np
 from . import weights as published
 from .clap_model import BACKENDS, build, first_line, quiet
 from .compat import ensure
-from .encoders import DIM, torch_device, unit_rows
+from .encoders import DIM, Travels, torch_device, torch_threads, unit_rows
 from .errors import HacError, did_you_mean
 from .io import sha256_file, sha256_text
 
@@ -86,7 +86,7 @@ def chunk_starts(frames: int, sound_id: str, seed: int) -> list[int]:
     return [int(rng.choice(third)) if len(third) else 0 for third in thirds]
 
 
-def prepare(audio: np.ndarray, sound_id: str, seed: int) -> tuple[Any, bool]:
+def prepare(audio: np.ndarray, sound_id: str, seed: int) -> Any:
     """A waveform as the model's input.
 
     Parameters
@@ -95,10 +95,8 @@ def prepare(audio: np.ndarray, sound_id: str, seed: int) -> tuple[Any, bool]:
 
     Returns
     -------
-    mel : float32 tensor; (1, 1001, 64) for a clip of one window, else (4, 1001, 64): the whole clip
-        shrunk to one window, and three windows of it
-    longer : bool
-        Whether there are four; up to one hop above 10 s there is still one.
+    float32 tensor (1, 1001, 64) for a clip of one window (up to one hop above 10 s it is still one), else
+        (4, 1001, 64): the whole clip shrunk to one window, and three windows of it
     """
     import torch
 
@@ -109,12 +107,12 @@ def prepare(audio: np.ndarray, sound_id: str, seed: int) -> tuple[Any, bool]:
         audio = np.pad(whole, (0, WINDOW - whole.shape[0]))
     mel = log_mel(audio)
     if mel.shape[0] <= FRAMES:
-        return mel[None], False
+        return mel[None]
     shrunk = torch.nn.functional.interpolate(
         mel[None, None], size=(FRAMES, BANDS), mode="bilinear", align_corners=False, antialias=True
     )[0, 0]
     chunks = [mel[start : start + FRAMES] for start in chunk_starts(mel.shape[0], sound_id, seed)]
-    return torch.stack([shrunk, *chunks]), True
+    return torch.stack([shrunk, *chunks])
 
 
 class _Clap:
@@ -175,13 +173,14 @@ class _Clap:
 
     def _run(self, call: Callable[..., Any], items: list) -> np.ndarray:
         """Unit vectors (n, 512). One item at a time on a CPU, where a batch gains nothing and would leave its
-        mark in the last bits; all together on a GPU."""
+        mark in the last bits (sounds in one thread, too); all together on a GPU."""
         import torch
 
         model, device, out = self._model, torch_device(self.device), []
         step = 1 if device.type == "cpu" else max(1, len(items))
         for start in range(0, len(items), step):
             with (
+                torch_threads(1 if device.type == "cpu" and self.part == "audio" else 0),
                 torch.inference_mode(),
                 torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
                 torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.autocast),
@@ -201,7 +200,7 @@ class _Clap:
         }
 
 
-class ClapEncoder(_Clap):
+class ClapEncoder(Travels, _Clap):
     """CLAP embeddings of sounds: 512 values, as the challenge provides them.
 
     Parameters
@@ -239,14 +238,24 @@ class ClapEncoder(_Clap):
         if ids is None and any(np.size(audio) >= WINDOW + HOP for audio in batch):
             raise HacError("clips over 10 s need their sound ids", "ClapEncoder.encode", "encode(batch, ids)")
         names = [""] * len(batch) if ids is None else [str(i) for i in ids]
-        return self._run(self._call, [prepare(a, i, self.seed) for a, i in zip(batch, names, strict=True)])
+        return self.encode_prepared([self.prepare(a, i) for a, i in zip(batch, names, strict=True)])
 
-    def _call(self, model: Any, device: Any, items: list[tuple[Any, bool]]) -> Any:
+    def prepare(self, audio: np.ndarray, sound_id: str) -> np.ndarray:
+        """A waveform, float (n,) at 48 kHz, to mel windows, float32 (1, 1001, 64), or (4, 1001, 64) above 10 s."""
+        with torch_threads(1):
+            return prepare(audio, sound_id, self.seed).numpy()
+
+    def encode_prepared(self, batch: Sequence[np.ndarray]) -> np.ndarray:
+        """What :meth:`prepare` gave to unit vectors (len(batch), 512)."""
+        ensure()
+        return self._run(self._call, list(batch))
+
+    def _call(self, model: Any, device: Any, items: list[np.ndarray]) -> Any:
         import torch
 
-        longer = torch.tensor([[flag] for _, flag in items], device=device)
+        longer = torch.tensor([[len(windows) > 1] for windows in items], device=device)
         channels = 4 if longer.any() else 1  # the model reads the other three of longer clips only
-        mel = torch.stack([m.expand(channels, -1, -1) for m, _ in items]).to(device)
+        mel = torch.stack([torch.tensor(windows).expand(channels, -1, -1) for windows in items]).to(device)
         if self.backend == "laion":
             pairs = zip(mel, longer, strict=True)
             return model.get_audio_embedding([{"mel_fusion": m, "longer": flag} for m, flag in pairs])

@@ -6,12 +6,18 @@ An audio encoder also has ``sample_rate`` and ``window`` (what it does with shor
 sentence), and ``encode(batch, ids)`` takes waveforms and sound ids; only an encoder that draws random
 parts of a clip needs the ids, to seed the draw. A text encoder takes strings. One that is fitted, on
 the training part of a fold only, has ``fit(texts)``.
+
+Where the work of an audio encoder is done is its own business: ``beside`` is True when it encodes in the
+decoding processes, beside the decoding; ``prepare(audio, sound_id) -> array`` is the part before the network,
+always done there, and ``encode_prepared(batch)`` the network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +49,45 @@ def torch_device(name: str) -> Any:
     return device
 
 
+class Travels:
+    """Of an audio encoder with a network: in another process it arrives without, and loads it there once.
+
+    On a CPU it encodes beside the decoding, in one thread a process: that scales better than one network on
+    all cores, and the number of cores leaves no mark in the last bits. On a GPU one process has the network.
+    """
+
+    device: str
+
+    @property
+    def beside(self) -> bool:
+        return torch_device(self.device).type == "cpu"
+
+    def __reduce__(self) -> tuple:
+        plain = (str, int, bool, Path, type(None))
+        state = {k: v for k, v in sorted(self.__dict__.items()) if isinstance(v, plain)}
+        return _arrive, (type(self), tuple(state.items()))
+
+
+@lru_cache(maxsize=4)
+def _arrive(cls: type, state: tuple) -> Any:
+    encoder = cls.__new__(cls)
+    encoder.__dict__.update(state)
+    return encoder
+
+
+@contextlib.contextmanager
+def torch_threads(n: int) -> Iterator[None]:
+    """`n` torch threads inside, as many as before afterwards; 0 changes nothing."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @lru_cache(maxsize=4)
 def _mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> np.ndarray:
     import librosa
@@ -61,6 +106,7 @@ class LogMelEncoder:
 
     name = "logmel"
     dim = DIM
+    beside = True
     sample_rate = 32_000
     window = "the whole clip; clips below one frame (32 ms) are zero-padded to it"
     n_fft, hop, n_mels, floor_db = 1024, 320, 64, -80.0

@@ -1,6 +1,6 @@
 """Sounds and texts to embeddings on disk; a clip that cannot be decoded is listed and left out.
 
-Sounds are decoded in worker processes while the main process encodes. Clips are sorted by id and cut into
+Sounds are decoded in worker processes, which on a CPU also encode; a GPU's encoder is in the main process. Clips are sorted by id and cut into
 shards, shards into batches, so a vector never depends on the order of the input, on the number of workers
 or on where an earlier run was killed.
 """
@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from . import features
 from .audio import DECODING, FFMPEG_SUFFIXES, MAX_SECONDS, SUFFIXES, failures_table
-from .batches import Read, decoding_part, file_hash, finish_batch, is_audio, read_sound
+from .batches import Read, beside, decoding_part, file_hash, finish_batch, is_audio, read_sound
 from .encoders import TEXT_ENCODERS
 from .errors import HacError, first_few
 from .io import sha256_text
@@ -58,7 +58,8 @@ class Summary:
     ----------
     computed, reused : items encoded (or tried) now, and items that had a vector already
     failures : table (sound_id, stage, reason)
-    seconds, model_seconds : wall time, and the part of it spent in the encoder in the main process
+    seconds, model_seconds : wall time, and the part of it spent in the encoder's network (of several processes
+        the mean)
     """
 
     encoder: str
@@ -165,7 +166,7 @@ def extract(
     ----------
     items : sound_id -> sound file, or -> text for a text encoder
     encoder : name, dim, sample_rate (audio only), settings() and ``encode(batch, ids) -> float32 (n, dim)``
-    workers : decoding processes; 0 decodes in this one
+    workers : decoding processes, on a CPU also encoding ones; 0, or few items: all is done in this one
     batch_size : clips encoded together. Batches never cross shards.
     shard_size : clips a shard; as much work is lost at most when the process is killed
     resume : False removes what the store holds and starts again
@@ -205,7 +206,8 @@ def extract(
                         batch = [(i, next(reads)) for i in shard.ids[k : k + batch_size]]
                         began = time.perf_counter()
                         outcomes += finish_batch(encoder, batch)
-                        model_seconds += time.perf_counter() - began
+                        here = 0.0 if beside(encoder) else time.perf_counter() - began
+                        model_seconds += here + sum(read.seconds for _, read in batch)
                         bar.update(len(batch))
                         if not hashes and not any(o.vector is not None for o in outcomes):
                             _refuse_if_broken(encoder, outcomes)
@@ -216,7 +218,13 @@ def extract(
             reads.close()
         failures = failures_table(failed)
         store.finish(hashes, failures)
+    if beside(encoder) and _parallel(workers, ids):
+        model_seconds /= workers
     return Summary(encoder.name, store, hashes, len(ids), reused, failures, time.perf_counter() - start, model_seconds)
+
+
+def _parallel(workers: int, ids: list[str]) -> bool:
+    return workers >= 1 and len(ids) >= _FEW
 
 
 def _refuse_if_broken(encoder: Any, outcomes: Sequence[Outcome]) -> None:
@@ -237,7 +245,7 @@ def _reads(items: Mapping[str, Path | str], ids: list[str], encoder: Any, worker
             yield Read(sha256_text(items[i]), items[i])
         return
     tasks = [(i, os.fspath(items[i]), decoding_part(encoder)) for i in ids]
-    if workers < 1 or len(tasks) < _FEW:
+    if not _parallel(workers, ids):
         yield from map(read_sound, tasks)
         return
     for result in ordered(read_sound, tasks, workers=workers, ahead=ahead):

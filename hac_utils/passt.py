@@ -19,7 +19,7 @@ import numpy as np
 
 from . import weights as published
 from .compat import ensure
-from .encoders import torch_device, unit_rows
+from .encoders import Travels, torch_device, torch_threads, unit_rows
 from .errors import HacError
 
 SAMPLE_RATE = 32_000
@@ -47,7 +47,7 @@ def windows(audio: np.ndarray) -> list[np.ndarray]:
     return [padded[s : s + WINDOW] for s in range(0, padded.shape[0] - WINDOW + 1, HOP)]
 
 
-class PasstEncoder:
+class PasstEncoder(Travels):
     """PaSST embeddings of sounds: 768 values; and logits of the 527 AudioSet classes.
 
     Parameters
@@ -111,6 +111,7 @@ class PasstEncoder:
         step = 1 if device.type == "cpu" else _TOGETHER
         out = np.empty((len(batch), self.classes + self.dim), dtype=np.float32)
         with (
+            torch_threads(1 if device.type == "cpu" else 0),
             torch.inference_mode(),
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
             torch.random.fork_rng(devices=[]),  # the mel front end draws numbers also where it does not use them

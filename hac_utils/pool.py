@@ -196,12 +196,12 @@ def _feed(
                 try:
                     result = _receive(pipe)
                 except (EOFError, OSError):
-                    dismiss(worker, "the decoding process died on this file, twice", 2)
+                    dismiss(worker, "the worker process died on this file, twice", 2)
                     continue
                 done[worker.tasks.popleft()] = result
                 worker.since, deaths = time.monotonic(), 0
             for worker in [w for w in crew if w.tasks and time.monotonic() - w.since > seconds]:
-                dismiss(worker, f"decoding took more than {seconds:.0f} s", 1)
+                dismiss(worker, f"it took more than {seconds:.0f} s", 1)
             while given in done and not stop.is_set():
                 try:
                     results.put(done[given], timeout=0.2)

@@ -26,7 +26,11 @@ WORDS = "rain thunder dog bark piano city traffic wind glass door engine bird vo
 def no_network():
     """Whatever these tests import or build, a connection is an error at once, not a wait."""
 
+    connect = socket.socket.connect
+
     def refuse(*args, **kwargs):
+        if getattr(args[0], "family", None) == socket.AF_UNIX:  # between processes of this machine
+            return connect(*args)
         raise AssertionError(f"network: {args}")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -145,9 +149,9 @@ def test_the_input_is_laion_claps_own_for_any_length(laion_features, n):
     frames = n // 480 + 1
     starts = clap.chunk_starts(frames, "123", 4) if frames > 1001 else []
     theirs = laion_features(audio, starts)
-    mel, longer = clap.prepare(audio, "123", 4)
-    assert longer == bool(theirs["longer"]) == (n >= 480_480)
-    assert mel.shape == (4 if longer else 1, 1001, 64) and mel.dtype == torch.float32
+    mel = clap.prepare(audio, "123", 4)
+    assert (len(mel) == 4) == bool(theirs["longer"]) == (n >= 480_480)
+    assert mel.shape == (4 if n >= 480_480 else 1, 1001, 64) and mel.dtype == torch.float32
     assert (mel.expand(4, -1, -1) - theirs["mel_fusion"]).abs().max() < 2e-3  # dB
     assert (mel.expand(4, -1, -1) - theirs["mel_fusion"]).abs().mean() < 1e-5
 
@@ -253,7 +257,7 @@ def test_a_gpus_one_big_batch_differs_by_rounding_only(encoder):
     """The call that a GPU gets, here on the CPU: short and long clips together, and short ones alone."""
     waves, ids = [sound(s, 5) for s in (1, 12, 10, 0.2, 30)], list("abcde")
     alone = encoder.encode(waves, ids)
-    items = [clap.prepare(w, i, 0) for w, i in zip(waves, ids, strict=True)]
+    items = [encoder.prepare(w, i) for w, i in zip(waves, ids, strict=True)]
     for rows in ([0, 1, 2, 3, 4], [3, 0, 2], [4, 1]):
         with torch.inference_mode():
             out = encoder._call(encoder._model, torch.device("cpu"), [items[i] for i in rows]).numpy()
@@ -263,7 +267,9 @@ def test_a_gpus_one_big_batch_differs_by_rounding_only(encoder):
 def test_short_clips_are_never_flagged_longer(encoder, monkeypatch):
     seen = []
     call = encoder._call
-    monkeypatch.setattr(encoder, "_call", lambda m, d, items: seen.extend(f for _, f in items) or call(m, d, items))
+    monkeypatch.setattr(
+        encoder, "_call", lambda m, d, items: seen.extend(len(x) > 1 for x in items) or call(m, d, items)
+    )
     encoder.encode([sound(s) for s in (0.1, 5, 10, 10.009)])
     encoder.encode([sound(10.01)], ["x"])
     assert seen == [False] * 4 + [True]
@@ -516,3 +522,40 @@ def test_a_tokenizer_larger_than_the_model_is_an_error(tokenizer, tmp_path):
     path = save_like_published(tmp_path / "small.pt", laion_state(small))
     with pytest.raises(HacError, match="knows 1,500 tokens, the model 1,200"):
         clap.ClapTextEncoder(weights=str(path), tokenizer=str(tokenizer)).encode(["rain"])
+
+
+def test_in_worker_processes_it_gives_the_same_bytes(weights, tmp_path):
+    """Three ways: alone in this process, one worker, two workers; the network is loaded once in each worker."""
+    import soundfile as sf
+
+    from hac_utils.extract import extract, sounds_in
+
+    (tmp_path / "in").mkdir()
+    for k in range(33):
+        sf.write(tmp_path / "in" / f"{k}.wav", sound(10.5 if k % 11 == 0 else 0.1 + k / 20, k), 48_000)
+    clips, made = sounds_in(tmp_path / "in"), []
+    for workers in (0, 1, 2):
+        done = extract(
+            clips,
+            clap.ClapEncoder(weights=str(weights)),
+            tmp_path / str(workers),
+            workers=workers,
+            batch_size=5 + workers,
+        )
+        assert done.failures.empty and 0 < done.model_seconds < done.seconds
+        made.append(done.read(list(clips))[1].tobytes())
+    assert made[0] == made[1] == made[2]
+    direct = clap.ClapEncoder(weights=str(weights)).encode([sound(10.5, 11)], ["11"])
+    assert np.frombuffer(made[0], np.float32).reshape(33, -1)[list(clips).index("11")] @ direct[0] > 0.999
+
+
+def test_an_encoder_travels_without_its_network_and_arrives_once(weights):
+    import pickle
+
+    encoder = clap.ClapEncoder(weights=str(weights))
+    encoder.encode([sound(0.5)])
+    sent = pickle.dumps(encoder)
+    assert len(sent) < 2000
+    arrived, again = pickle.loads(sent), pickle.loads(sent)
+    assert arrived is again and "_model" not in vars(arrived)
+    assert arrived.encode([sound(0.5)]).tobytes() == encoder.encode([sound(0.5)]).tobytes()
