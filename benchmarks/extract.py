@@ -161,12 +161,34 @@ def clap(paths: dict[str, Path], rounds: int) -> dict[str, float]:
     ratio = show("CLAP, full size, random weights, float32, lengths as in BSD10k", len(paths), seconds)
     print(f"  share of the workers' time in the network {np.median(shares):.2f} (their start and loading included)")
     (_, base), (_, new) = seconds.items()
+    per_core = len(paths) / new / WORKERS
+    estimate(per_core, per_core / max(1e-9, 1 - float(np.median(shares))))
     return {
         "clap_speedup": round(ratio, 2),
         "clap_share_network": round(float(np.median(shares)), 3),
         "clap_clips_s": round(len(paths) / new, 2),
         "clap_clips_s_laion": round(len(paths) / base, 2),
     }
+
+
+def estimate(per_core: float, prepared_per_core: float, sounds: int = 700_000) -> None:
+    """On paper: all of Freesound, cut at 30 s like BSD10k. The CPU rates are measured above, the GPU's is computed.
+
+    One clip costs 12 GFLOP in the network (torch's FlopCounterMode). An H100 is taken at 30 % of its 67 TFLOP/s in
+    float32, and is fed by 16 cores that decode and make the mel windows.
+    """
+    gpu = min(0.30 * 67e12 / 12e9, 16 * prepared_per_core)
+    print(
+        f"\nOn paper, {sounds:,} sounds: a core does {per_core:.2f} clips/s alone, prepares {prepared_per_core:.0f} for a GPU"
+    )
+    print(f"  {'machine':40}{'clips/s':>10}{'hours':>9}{'cost':>9}   at $0.04 a core-hour, $3 a GPU-hour with 16 cores")
+    for name, rate, price in (
+        ("16 cores", 16 * per_core, 16 * 0.04),
+        ("256 cores", 256 * per_core, 256 * 0.04),
+        *((f"{k} GPU{'s' * (k > 1)} with {16 * k} cores", k * gpu, 3.0 * k) for k in (1, 4, 16)),
+    ):
+        hours = sounds / rate / 3600
+        print(f"  {name:40}{rate:10.1f}{hours:9.2f}{'$' + format(hours * price, '.2f'):>9}")
 
 
 def main(n: int, rounds: int, clap_clips: int) -> None:

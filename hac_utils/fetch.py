@@ -175,7 +175,7 @@ def _listing(record: Record, base: str) -> dict[str, FileFacts]:
     url = records.api_url(base, record)
 
     def attempt() -> object:
-        with _open(url, {"Accept": "application/json"}) as response:
+        with open_url(url, {"Accept": "application/json"}) as response:
             try:
                 return response.json()
             except requests.exceptions.JSONDecodeError:
@@ -183,7 +183,7 @@ def _listing(record: Record, base: str) -> dict[str, FileFacts]:
             except requests.RequestException as e:
                 raise _Again(_reason(e)) from None
 
-    return records.parse_listing(_patiently(attempt, url), url)
+    return records.parse_listing(patiently(attempt, url), url)
 
 
 def _expected(record: Record, file: str, known: FileFacts | None, *, cache: Path, base: str) -> FileFacts:
@@ -211,10 +211,10 @@ def _download(url: str, path: Path, facts: FileFacts) -> None:
     part = path.parent / f".{path.name}.part"
     for last in (False, True):
         try:
-            _bring(url, part, facts)
+            bring(url, part, facts)
             if _matches(part, facts):
                 os.replace(part, path)
-                _flush_folder(path.parent)
+                flush_folder(path.parent)
                 return
             size = part.stat().st_size
             import pooch
@@ -233,7 +233,7 @@ def _download(url: str, path: Path, facts: FileFacts) -> None:
         log.warning("wrong checksum of %s; fetching it once more from the start", url)
 
 
-def _bring(url: str, part: Path, facts: FileFacts) -> None:
+def bring(url: str, part: Path, facts: FileFacts) -> None:
     """Complete `part` to ``facts.size`` bytes."""
 
     def have() -> int:
@@ -250,14 +250,14 @@ def _bring(url: str, part: Path, facts: FileFacts) -> None:
         )
     bar = tqdm(total=facts.size, desc=part.name[1:-5], unit="B", unit_scale=True, unit_divisor=1000, disable=None)
     with bar:
-        _patiently(lambda: _bring_rest(url, part, have(), facts, bar), url, have)
+        patiently(lambda: _bring_rest(url, part, have(), facts, bar), url, have)
 
 
 def _bring_rest(url: str, part: Path, offset: int, facts: FileFacts, bar: tqdm) -> None:
     """One request for what is missing after `offset`; a server without Range sends everything again."""
     if offset == facts.size:
         return
-    with _open(url, {"Range": f"bytes={offset}-"} if offset else {}) as response:
+    with open_url(url, {"Range": f"bytes={offset}-"} if offset else {}) as response:
         if response.status_code != 200:
             sent = response.headers.get("Content-Range", "").strip()
             if sent != f"bytes {offset}-{facts.size - 1}/{facts.size}":
@@ -291,7 +291,7 @@ def _bring_rest(url: str, part: Path, offset: int, facts: FileFacts, bar: tqdm) 
         raise _Again("the answer ended early")
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -302,7 +302,7 @@ def _flush_folder(folder: Path) -> None:
 # requests ----------------------------------------------------------------------------------------
 
 
-def _open(url: str, headers: dict[str, str]) -> requests.Response:
+def open_url(url: str, headers: dict[str, str]) -> requests.Response:
     """One GET, body not yet read.
 
     Raises
@@ -344,7 +344,7 @@ def _retry_after(value: str) -> float | None:
     return max(0.0, (then - now).total_seconds())
 
 
-def _patiently(attempt: Callable[[], T], url: str, have: Callable[[], int] = lambda: 0) -> T:
+def patiently(attempt: Callable[[], T], url: str, have: Callable[[], int] = lambda: 0) -> T:
     """Repeat `attempt` while it raises `_Again`; more bytes here than ever before count as a fresh start."""
     failures, best = 0, have()
     while True:

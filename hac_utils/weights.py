@@ -236,7 +236,7 @@ def _download(name: str, file: str, url: str, path: Path) -> None:
     if path.exists():
         log.warning("%s is not the published file; it is fetched again", path)
     for last in (False, True):
-        fetch._bring(url, part, FileFacts(size, ""))
+        fetch.bring(url, part, FileFacts(size, ""))
         sha256 = sha256_file(part)
         if not expected or sha256 == expected:
             break
@@ -249,7 +249,7 @@ def _download(name: str, file: str, url: str, path: Path) -> None:
     if not expected:
         log.warning("no checksum is published for %s; pinned at this download: sha256 %s", url, sha256)
     os.replace(part, path)
-    fetch._flush_folder(path.parent)
+    fetch.flush_folder(path.parent)
     _pin(name, file, path, sha256)
 
 
@@ -257,7 +257,7 @@ def _ask(url: str) -> tuple[int, str]:
     """Size in bytes, and SHA-256 where the server is a model hub that names it, else ""."""
 
     def attempt() -> tuple[int, str]:
-        with fetch._open(url, {}) as response:
+        with fetch.open_url(url, {}) as response:
             size, sha256 = response.headers.get("Content-Length", ""), ""
             for answer in (*response.history, response):  # a hub names them where it redirects to its store
                 size = answer.headers.get("X-Linked-Size", size)
@@ -265,7 +265,7 @@ def _ask(url: str) -> tuple[int, str]:
                 sha256 = found[1] if found else sha256
             return int(size) if size.isdecimal() else -1, sha256
 
-    size, sha256 = fetch._patiently(attempt, url)
+    size, sha256 = fetch.patiently(attempt, url)
     if size < 0:
         raise HacError("the server does not name the file's size", url, "another mirror? see HAC_WEIGHTS_URL")
     return size, sha256
