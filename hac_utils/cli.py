@@ -65,6 +65,42 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="Predictions, in any form that evaluate reads.")],
+    b: Annotated[Path, typer.Argument(help="Predictions of the other system for the same clips.")],
+    truth: Annotated[
+        Path | None, typer.Option("--truth", help="Ids and classes; not needed when both files carry the same truth.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, in percent and points.")] = False,
+    system_a: Annotated[str, typer.Option(help="Which system of the first predictions table.")] = "",
+    system_b: Annotated[str, typer.Option(help="Which system of the second predictions table.")] = "",
+    metric: Annotated[str, typer.Option(help="hF or hA.")] = "hF",
+    cluster: Annotated[
+        str, typer.Option(help="Column of the truth whose groups are drawn whole, where it exists; empty: clips only.")
+    ] = "uploader",
+    subset: Annotated[bool, typer.Option("--subset", help="Compare only the clips that all files hold.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    n_resamples: Annotated[int, typer.Option(min=1, help="Resamples of the bootstrap.")] = 10_000,
+) -> None:
+    """Compare two systems on the same clips: difference, interval, verdict, and gains by class."""
+    from .compare import compare_files, format_comparison
+
+    result = compare_files(
+        a,
+        b,
+        truth,
+        system_a=system_a,
+        system_b=system_b,
+        metric=metric,
+        cluster=cluster,
+        subset=subset,
+        seed=seed,
+        n_resamples=n_resamples,
+    )
+    print(dump_json(result) if as_json else format_comparison(result), end="" if as_json else "\n")
+
+
+@app.command()
 def run(
     notebook: Annotated[str, typer.Argument(help="Notebook name, for example 02_heads.")],
     profile: ProfileOption = "demo",

@@ -41,7 +41,7 @@ CODINGS = {
 
 
 @dataclass
-class _Side:
+class Side:
     """One of the two files while it is read: its clips, and all that is wrong or worth saying."""
 
     what: str  # "predictions" or "truth"
@@ -92,16 +92,16 @@ def evaluate_files(
         Unreadable file, no such column, several systems; missing, extra, duplicate or empty ids; unknown
         classes.
     """
-    given = _Side("predictions", str(predictions)), _Side("truth", str(truth))
+    given = Side("predictions", str(predictions)), Side("truth", str(truth))
     mine, theirs = given
-    frames = _read(mine), _read(theirs)
+    frames = read_any(mine), read_any(theirs)
     if frames[0] is not None:
-        _read_predictions(mine, frames[0], id_column, class_column, system, seed)
+        read_prediction_side(mine, frames[0], id_column, class_column, system, seed)
     if frames[1] is not None:
-        _read_truth(theirs, frames[1], truth_id_column, truth_class_column)
+        read_truth(theirs, frames[1], truth_id_column, truth_class_column)
     if mine.classes is not None and theirs.classes is not None:
         _compare_ids(mine, theirs, subset)
-    _raise(mine.problems + theirs.problems)
+    refuse(mine.problems + theirs.problems)
     ids = [i for i in theirs.classes.index if i in mine.classes.index]
     return _score(theirs.classes.loc[ids].to_numpy(), mine.classes.loc[ids].to_numpy(), mine.notes + theirs.notes)
 
@@ -154,7 +154,7 @@ def _score(true: np.ndarray, pred: np.ndarray, notes: list[str]) -> dict[str, An
     }
 
 
-def _raise(problems: list[tuple[str, str, str]]) -> None:
+def refuse(problems: list[tuple[str, str, str]]) -> None:
     """One HacError for all problems; nothing when there is none."""
     if not problems:
         return
@@ -166,7 +166,7 @@ def _raise(problems: list[tuple[str, str, str]]) -> None:
     raise HacError(f"{len(problems)} problems{what}", where, fixes)
 
 
-def _read(side: _Side) -> pd.DataFrame | None:
+def read_any(side: Side) -> pd.DataFrame | None:
     try:
         frame = read_table(side.where)
     except HacError as e:
@@ -183,19 +183,19 @@ def _read(side: _Side) -> pd.DataFrame | None:
     return frame
 
 
-def _read_predictions(
-    side: _Side, frame: pd.DataFrame, id_column: str, class_column: str, system: str, seed: int | None
+def read_prediction_side(
+    side: Side, frame: pd.DataFrame, id_column: str, class_column: str, system: str, seed: int | None
 ) -> None:
     ids = _column(side, frame, id_column, ID_COLUMNS, "id", "--id-column")
     proba_columns = [c for c in CLASSES if c in frame.columns]
     known = PREDICTED_COLUMNS if proba_columns else PREDICTED_COLUMNS + BARE_COLUMNS
-    use_proba = not class_column and proba_columns and not _find(frame, known)
+    use_proba = not class_column and proba_columns and not find_column(frame, known)
     classes = "" if use_proba else _column(side, frame, class_column, known, "class", "--class-column")
     chosen = _choose(side, frame, system, seed)
     if ids is None or classes is None or chosen is None:
         return
     if classes:
-        _set_classes(side, chosen, ids, chosen[classes], f"class column {classes!r}")
+        set_classes(side, chosen, ids, chosen[classes], f"class column {classes!r}")
         return
     lacking = [c for c in CLASSES if c not in proba_columns]
     if lacking:
@@ -204,27 +204,27 @@ def _read_predictions(
     proba = chosen[list(CLASSES)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
     bad = ~np.isfinite(proba).all(axis=1)
     if bad.any():
-        names = _as_ids(chosen[ids])[bad].tolist()
+        names = as_ids(chosen[ids])[bad].tolist()
         side.problem(f"clips whose probabilities are not all numbers: {first_few(names)}", "give finite numbers")
         return
     codes = pd.Series(argmax_codes(proba), index=chosen.index)
-    _set_classes(side, chosen, ids, codes, "the most probable of 23 probability columns")
+    set_classes(side, chosen, ids, codes, "the most probable of 23 probability columns")
 
 
-def _read_truth(side: _Side, frame: pd.DataFrame, id_column: str, class_column: str) -> None:
+def read_truth(side: Side, frame: pd.DataFrame, id_column: str, class_column: str) -> None:
     ids = _column(side, frame, id_column, ID_COLUMNS, "id", "--truth-id-column")
     classes = _column(side, frame, class_column, TRUTH_COLUMNS, "class", "--truth-class-column")
     if ids is not None and classes is not None:
-        _set_classes(side, frame, ids, frame[classes], f"class column {classes!r}")
+        set_classes(side, frame, ids, frame[classes], f"class column {classes!r}")
 
 
-def _find(frame: pd.DataFrame, known: list[str]) -> str:
+def find_column(frame: pd.DataFrame, known: list[str]) -> str:
     """The first column with one of the known names (case does not matter), or ``""``."""
     names = {c.lower(): c for c in reversed(list(frame.columns))}
     return next((names[k] for k in known if k in names), "")
 
 
-def _column(side: _Side, frame: pd.DataFrame, given: str, known: list[str], kind: str, option: str) -> str | None:
+def _column(side: Side, frame: pd.DataFrame, given: str, known: list[str], kind: str, option: str) -> str | None:
     """The column asked for, or found by name; None after noting the problem."""
     columns = list(frame.columns)
     if given:
@@ -232,7 +232,7 @@ def _column(side: _Side, frame: pd.DataFrame, given: str, known: list[str], kind
             return given
         side.problem(f"no column {given!r} for the {kind}", did_you_mean(given, columns))
         return None
-    found = _find(frame, known)
+    found = find_column(frame, known)
     if not found:
         side.problem(
             f"no {kind} column found among {first_few(columns, 12)}",
@@ -242,7 +242,7 @@ def _column(side: _Side, frame: pd.DataFrame, given: str, known: list[str], kind
     return found
 
 
-def _choose(side: _Side, frame: pd.DataFrame, system: str, seed: int | None) -> pd.DataFrame | None:
+def _choose(side: Side, frame: pd.DataFrame, system: str, seed: int | None) -> pd.DataFrame | None:
     """The rows of the one (system, seed) asked for."""
     wanted = {"system": system, "seed": "" if seed is None else str(seed)}
     keys = [k for k in wanted if k in frame.columns]
@@ -252,7 +252,7 @@ def _choose(side: _Side, frame: pd.DataFrame, system: str, seed: int | None) -> 
             return None
     if not keys:
         return frame
-    text = frame[keys].apply(_as_text)
+    text = frame[keys].apply(as_text)
     options = sorted(text.drop_duplicates().itertuples(index=False, name=None))
     shown = first_few([" ".join(f"--{k} {v}" for k, v in zip(keys, o, strict=True)) for o in options], 12)
     match = np.logical_and.reduce([(text[k] == wanted[k]) if wanted[k] else np.ones(len(text), bool) for k in keys])
@@ -268,21 +268,21 @@ def _choose(side: _Side, frame: pd.DataFrame, system: str, seed: int | None) -> 
     return None
 
 
-def _as_text(values: pd.Series) -> pd.Series:
+def as_text(values: pd.Series) -> pd.Series:
     """Cells as stripped text; whole numbers without ``.0``, missing ones empty."""
     text = values.astype(object).where(values.notna(), "").astype(str).str.strip()
     return text.str.replace(r"^(-?\d+)\.0+$", r"\1", regex=True)
 
 
-def _as_ids(values: pd.Series) -> pd.Series:
+def as_ids(values: pd.Series) -> pd.Series:
     """Ids as text; a file name loses its folders and its audio ending."""
-    text = _as_text(values)
+    text = as_text(values)
     is_file = text.str.lower().str.endswith(AUDIO_ENDINGS)
     return text.where(~is_file, text.str.replace(r"^.*[/\\]", "", regex=True).str.replace(r"\.\w+$", "", regex=True))
 
 
-def _set_classes(side: _Side, frame: pd.DataFrame, id_column: str, values: pd.Series, source: str) -> None:
-    ids, text = _as_ids(frame[id_column]), _as_text(values)
+def set_classes(side: Side, frame: pd.DataFrame, id_column: str, values: pd.Series, source: str) -> None:
+    ids, text = as_ids(frame[id_column]), as_text(values)
     coding = "class codes"
     if text.str.fullmatch(r"\d+").all():
         coding = max(CODINGS, key=lambda name: text.isin(CODINGS[name]).sum())
@@ -309,7 +309,7 @@ def _set_classes(side: _Side, frame: pd.DataFrame, id_column: str, values: pd.Se
     side.classes = pd.Series(codes.to_numpy(), index=ids.to_numpy())
 
 
-def _compare_ids(mine: _Side, theirs: _Side, subset: bool) -> None:
+def _compare_ids(mine: Side, theirs: Side, subset: bool) -> None:
     a, b = set(mine.classes.index) - {""}, set(theirs.classes.index) - {""}
     missing, extra = sorted(b - a), sorted(a - b)
     if not a & b:

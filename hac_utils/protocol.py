@@ -26,7 +26,8 @@ class CrossFit:
     scored : predictions of every fold's scored part (out-of-fold predictions when folds cover all clips)
     extra : dict corpus -> predictions of another corpus by the fold models
     history : one row per epoch: system, seed, fold, epoch, loss, val_hF
-    gate : sound_id, system, seed, fold, gate (gated systems only)
+    gate : sound_id, system, seed, fold, input ("scored" or a variant), gate (gated systems only)
+    variants : dict variant -> predictions of every fold's scored part from altered inputs
     facts : dict system -> {"n_parameters", "source"}
     """
 
@@ -35,6 +36,7 @@ class CrossFit:
     history: pd.DataFrame
     gate: pd.DataFrame
     facts: dict[str, dict[str, Any]]
+    variants: dict[str, pd.DataFrame]
 
 
 def cross_fit(
@@ -45,6 +47,7 @@ def cross_fit(
     seeds: Sequence[int],
     *,
     extra_ids: dict[str, Sequence[str]] | None = None,
+    variants: Sequence[str] = (),
     y: np.ndarray | None = None,
     sample_weight: np.ndarray | None = None,
     workers: int = 2,
@@ -59,6 +62,8 @@ def cross_fit(
         Called once per system and fold; whatever it fits must see ``fold.train`` only.
     frame : the training table (sound_id, class); row numbers in `folds` refer to it and to X
     extra_ids : dict corpus -> ids of the rows of ``inputs(...)[corpus]``
+    variants : keys of ``inputs(...)`` with the training table's clips in another form, without text for example;
+        their scored rows are predicted too
     y : labels of all rows of X, if X has more rows than `frame` (pseudo-labelled clips behind them)
     """
     extra_ids = extra_ids or {}
@@ -69,6 +74,7 @@ def cross_fit(
         for fold in folds:
             x = inputs(name, fold)
             wanted = {"scored": fold.scored, **{c: x[c] for c in extra_ids}}
+            wanted |= {v: x[v][fold.scored] for v in variants}
             for seed in seeds:
                 model = dataclasses.replace(
                     Job(estimator, x["dev"], y, fold.train, fold.val, wanted, sample_weight),
@@ -77,7 +83,7 @@ def cross_fit(
                 jobs.append(model)
                 keys.append((name, fold, seed))
     done = fit_predict_many(jobs, workers=workers, desc=desc)
-    return _collect(keys, done, ids, extra_ids)
+    return _collect(keys, done, ids, extra_ids, variants)
 
 
 def _seeded(estimator: Any, seed: int) -> Any:
@@ -91,17 +97,24 @@ def _collect(
     done: list[Fitted],
     ids: np.ndarray,
     extra_ids: dict[str, Sequence[str]],
+    variants: Sequence[str],
 ) -> CrossFit:
     scored, history, gates, facts = [], [], [], {}
     extra: dict[str, list[pd.DataFrame]] = {c: [] for c in extra_ids}
+    altered: dict[str, list[pd.DataFrame]] = {v: [] for v in variants}
     for (name, fold, seed), fitted in zip(keys, done, strict=True):
         key = {"system": name, "seed": seed, "fold": fold.fold}
         scored.append(predictions_table(ids[fold.scored], fitted.proba["scored"], fitted.classes, **key))
         for corpus, corpus_ids in extra_ids.items():
             extra[corpus].append(predictions_table(corpus_ids, fitted.proba[corpus], fitted.classes, **key))
+        for v in variants:
+            altered[v].append(predictions_table(ids[fold.scored], fitted.proba[v], fitted.classes, **key))
         history += [{**key, **row} for row in fitted.history]
-        if "scored" in fitted.gate:
-            gates.append(pd.DataFrame({"sound_id": ids[fold.scored], **key, "gate": fitted.gate["scored"]}))
+        for form in ("scored", *variants):
+            if form in fitted.gate:
+                gates.append(
+                    pd.DataFrame({"sound_id": ids[fold.scored], **key, "input": form, "gate": fitted.gate[form]})
+                )
         facts[name] = {"n_parameters": fitted.n_parameters, "source": fitted.source}
     return CrossFit(
         scored=pd.concat(scored, ignore_index=True),
@@ -109,8 +122,9 @@ def _collect(
         history=pd.DataFrame(history),
         gate=pd.concat(gates, ignore_index=True)
         if gates
-        else pd.DataFrame(columns=["sound_id", "system", "seed", "fold", "gate"]),
+        else pd.DataFrame(columns=["sound_id", "system", "seed", "fold", "input", "gate"]),
         facts=facts,
+        variants={v: pd.concat(t, ignore_index=True) for v, t in altered.items()},
     )
 
 

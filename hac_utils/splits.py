@@ -217,6 +217,16 @@ def folds_of(split: pd.DataFrame, frame: pd.DataFrame) -> Iterator[Fold]:
         yield Fold(int(fold), part["train"], val, part.get("test", val))
 
 
+def report_fold(fold: Fold, *, choose: bool = True) -> Fold:
+    """The report's way with a fold: trained on all but the scored part, which also chooses the epoch.
+
+    That is optimistic. With `choose` False nothing chooses and the last epoch counts; the difference between
+    the two is what the choice brings.
+    """
+    train = np.sort(np.concatenate([fold.train, fold.val])) if fold.scored is not fold.val else fold.train
+    return Fold(fold.fold, train, fold.scored if choose else fold.scored[:0], fold.scored)
+
+
 def split_hash(split: pd.DataFrame) -> str:
     """Content hash of a split; every result names the one it used."""
     ordered = split.sort_values(["fold", "part", "sound_id"], kind="stable")

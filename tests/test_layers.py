@@ -18,12 +18,12 @@ PACKAGE = Path(hac_utils.__file__).parent
 ROWS = [
     "errors taxonomy paths config",
     "io schema results",
-    "metrics stats",
+    "metrics stats variance",
     "compat pool audio soundcheck synth_sources synth_audio synth_text synth_files synth_plan synth "
     "records unpack fetch weights metadata features datasets splits",
-    "encoders templates clap_model clap passt catalog store batches extract distributed",
-    "fitting heads finetune finetune_text finetune_audio protocol pseudo_labels ensemble",
-    "ambiguity figures labels figures_ambiguity plotting overview submission_meta submission evaluation tables checkup",
+    "encoders templates clap_model clap passt minilm catalog store batches extract distributed",
+    "fitting networks stacked heads baselines hatr saved text_members text_systems finetune finetune_text finetune_audio protocol pseudo_labels ensemble",
+    "ambiguity figures labels figures_ambiguity plotting overview submission_meta submission evaluation compare tables checkup",
     "report runner cli",
 ]
 ORDER = " ".join(ROWS).split()
@@ -48,6 +48,7 @@ LIGHT = [
     "plotting",
     "submission",
     "evaluation",
+    "compare",
     "tables",
 ]
 
