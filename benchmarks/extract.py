@@ -3,7 +3,7 @@
     python benchmarks/extract.py [CLIPS [ROUNDS [CLAP_CLIPS]]]
 
 Makes CLIPS (default 240) synthetic 30-second stereo sounds (WAV, FLAC, OGG in turn) in a temporary folder, and
-CLAP_CLIPS (default 240) as BSD10k has them: mono WAV, 44.1 kHz, 0.05 to 30 s, 11.6 s on average.
+CLAP_CLIPS (default 400) as BSD10k has them: mono WAV, 44.1 kHz, 0.05 to 30 s, 11.6 s on average.
 The plain way is a loop over ``librosa.load`` and an encoder, one clip at a time, as a user would write it;
 ours is :func:`hac_utils.extract.extract` with two worker processes, hashing and store included, and
 neither the start of processes nor the loading of models is left out. Rounds are interleaved, figures are medians.
@@ -139,9 +139,9 @@ def clap(paths: dict[str, Path], rounds: int) -> dict[str, float]:
 
     from hac_utils.clap import ClapEncoder
 
-    encoder = ClapEncoder(backend="laion", weights="random")
-    encoder.settings()  # loads the model here, for the other side
-    call, shares = laion_file_list(encoder._model), []
+    encoder = ClapEncoder(weights="random")  # as `hac extract` has it: transformers' code, of the same network
+    encoder.settings()
+    call, shares = laion_file_list(ClapEncoder(backend="laion", weights="random")._model), []
 
     def one_at_a_time() -> np.ndarray:
         with torch.no_grad():  # kinder than most users' code, which keeps the graph of every clip
@@ -156,7 +156,7 @@ def clap(paths: dict[str, Path], rounds: int) -> dict[str, float]:
             "laion-clap, file list of one": one_at_a_time,
             f"extract, {WORKERS} worker processes": lambda: ours(paths, encoder, shares),
         },
-        2.0,
+        2.0,  # and the two have other random weights
     )
     ratio = show("CLAP, full size, random weights, float32, lengths as in BSD10k", len(paths), seconds)
     print(f"  share of the workers' time in the network {np.median(shares):.2f} (their start and loading included)")
@@ -218,4 +218,4 @@ def main(n: int, rounds: int, clap_clips: int) -> None:
 
 if __name__ == "__main__":
     given = [int(a) for a in sys.argv[1:4]]
-    main(*(given + [240, 3, 240][len(given) :]))
+    main(*(given + [240, 3, 400][len(given) :]))

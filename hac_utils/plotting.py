@@ -352,6 +352,23 @@ def gate_by_class(table: pd.DataFrame, *, ax: Axes) -> Axes:
     return ax
 
 
+def gate_shift(gates: Mapping[str, np.ndarray], *, ax: Axes) -> Axes:
+    """Distribution of the mean gate over clips for two forms of the input: label -> gates (n,), 0 text … 1 audio."""
+    if len(gates) != 2 or any(len(g) == 0 for g in gates.values()):
+        raise HacError("two groups of gates are needed", "plotting.gate_shift", "give label -> gates, twice, not empty")
+    both = np.concatenate(list(gates.values()))
+    low, high = max(0.0, both.min() - 0.1), min(1.0, both.max() + 0.1)
+    edges = np.linspace(low, high, 61)
+    for (label, values), colour, alpha in zip(
+        gates.items(), (FAMILY_COLOURS["m"], FAMILY_COLOURS["fx"]), (0.55, 0.4), strict=True
+    ):
+        ax.hist(values, edges, color=colour, alpha=alpha, label=f"{label}: median {np.median(values):.2f}")
+        ax.axvline(np.median(values), color=colour, lw=1.6)
+    ax.set(xlim=(low, high), xlabel="Mean gate of a clip: 0 is text, 1 is audio", ylabel="Clips")
+    legend_above(ax, 2)
+    return ax
+
+
 def tau_curve(table: pd.DataFrame, *, ax: Axes) -> Axes:
     """hF against the strength of the logit adjustment; the best τ of each curve is ringed.
 

@@ -6,6 +6,8 @@ when the main process is: here each worker has a pipe of its own, whose end tell
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 import os
 import pickle
@@ -71,8 +73,21 @@ def _receive(pipe: Connection) -> Any:
     return pickle.loads(data, buffers=buffers)
 
 
+def _keep_memory() -> None:
+    """Let glibc keep what is freed (blocks up to 32 MiB, 256 MiB in all) for the next use.
+
+    Else every layer of a network asks the kernel for its output anew, and the pages are zeroed each time: a fifth of
+    the time of CLAP. Other C libraries are left alone.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 256 << 20)  # M_TRIM_THRESHOLD
+
+
 def _work(pipe: Connection, function: Callable[[Any], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's business
+    _keep_memory()
     try:
         while True:
             task = pipe.recv()
