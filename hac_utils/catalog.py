@@ -8,6 +8,7 @@ from typing import Any
 from .clap import ClapEncoder, ClapTextEncoder
 from .encoders import LogMelEncoder
 from .errors import HacError, did_you_mean
+from .minilm import MiniLMEncoder
 from .passt import PasstEncoder
 
 #: name -> function of the device; the "-random" ones are untrained: for trying out and for tests.
@@ -18,7 +19,10 @@ AUDIO: dict[str, Callable[[str], Any]] = {
     "passt": lambda device: PasstEncoder(device=device),
     "passt-random": lambda device: PasstEncoder(weights="random", device=device),
 }
-TEXT: dict[str, Callable[[str], Any]] = {"clap": lambda device: ClapTextEncoder(device=device)}
+TEXT: dict[str, Callable[[str], Any]] = {
+    "clap": lambda device: ClapTextEncoder(device=device),
+    "minilm": lambda device: MiniLMEncoder(device=device),
+}
 
 
 def audio_encoder(name: str, device: str = "cpu") -> Any:

@@ -101,6 +101,32 @@ def compare(
 
 
 @app.command()
+def train(
+    heads: Annotated[
+        str, typer.Option("--heads", help="Systems, by commas: audio, text, concat, gated, hatr, logistic, …")
+    ] = "audio,text,concat,gated",
+    protocol: Annotated[
+        str, typer.Option(help="official5, uploader5, fixed, or report5 (epoch chosen on the scored fold).")
+    ] = "official5",
+    seeds: Annotated[str, typer.Option(help="By commas.")] = "0,1,2",
+    profile: ProfileOption = "demo",
+    name: NameOption = "",
+    data: DataOption = "",
+) -> None:
+    """Train heads on a run's embeddings: runs/NAME/predictions/HEAD.parquet for each, and a table with verdicts."""
+    from .training import train_heads
+
+    try:
+        numbers = [int(s) for s in seeds.split(",")]
+    except ValueError:
+        raise HacError(f"seeds {seeds!r}", "--seeds", "whole numbers by commas, for example 0,1,2") from None
+    names = [h.strip().replace("-", " ") if h.strip() != "zero-shot" else h.strip() for h in heads.split(",")]
+    table, files = train_heads(names, protocol, numbers, profile=profile, name=name, data=data)
+    print(table.to_string(index=False))
+    print("\n".join(str(f) for f in files))
+
+
+@app.command()
 def run(
     notebook: Annotated[str, typer.Argument(help="Notebook name, for example 02_heads.")],
     profile: ProfileOption = "demo",

@@ -212,7 +212,9 @@ def _read_system(path: Path | str, what: str, system: str) -> _System:
     column = _own_truth(frame)
     if column:
         out.truth = ev.Side(f"truth within {what}", side.where)
-        ev.set_classes(out.truth, frame, ev.find_column(frame, ev.ID_COLUMNS), frame[column], f"class column {column!r}")
+        ev.set_classes(
+            out.truth, frame, ev.find_column(frame, ev.ID_COLUMNS), frame[column], f"class column {column!r}"
+        )
     return out
 
 

@@ -41,6 +41,15 @@ class HeadSettings:
     weight_decay: float = 0.01
     dropout: float = 0.3
     label_smoothing: float = 0.1
+    precision: str = "float32"
+
+
+@dataclass(frozen=True)
+class HatrSettings:
+    """Training of the official baseline: at most so many epochs, stopped after `patience` without a better one."""
+
+    epochs: int = 100
+    patience: int = 15
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,10 @@ class Profile:
     corpus: CorpusSettings = CorpusSettings()
     splits: SplitSettings = SplitSettings()
     head: HeadSettings = HeadSettings()
+    hatr: HatrSettings = HatrSettings()
+    baselines: list[str] = field(default_factory=lambda: ["hatr audio", "hatr", "logistic", "neighbours", "zero-shot"])
+    baseline_seeds: list[int] = field(default_factory=lambda: [0])
+    text_systems: bool = False
     roberta: RobertaSettings = RobertaSettings()
     passt: PasstSettings = PasstSettings()
     ensemble: EnsembleSettings = EnsembleSettings()
@@ -123,7 +136,8 @@ class Profile:
 _CHOICES = {
     "kind": ("demo", "folder", "records"),
     "audio_encoder": ("logmel", "clap", "clap-random", "clap-provided"),
-    "text_encoder": ("tfidf", "clap", "clap-provided"),
+    "text_encoder": ("tfidf", "minilm", "clap", "clap-provided"),
+    "head.precision": ("float32", "bfloat16"),
 }
 
 
@@ -208,7 +222,7 @@ def read_profile(path: Path | str) -> Profile:
             "check the indentation near that line",
         ) from None
     profile = _build(Profile, values, str(path))
-    for name in ("seeds", "tuning_seeds"):
+    for name in ("seeds", "tuning_seeds", "baseline_seeds"):
         seeds = getattr(profile, name)
         if len(set(seeds)) != len(seeds):
             raise HacError(

@@ -41,6 +41,7 @@ SIZES: dict[str, tuple[float, float]] = {
     "forest": (9.0, 3.6),
     "bars_by_class": (10.0, 4.4),
     "gate_by_class": (10.0, 4.2),
+    "gate_shift": (7.0, 3.2),
     "tau_curve": (6.4, 4.2),
     "logmel_grid": (12.0, 3.4),
     "cosine_histogram": (6.4, 3.6),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,73 @@ def at_least(estimator: BaseEstimator, low: float, names: Sequence[str]) -> None
         if not number or not low <= value < math.inf:
             fix = f"give a number of at least {low:g}"
             raise HacError(f"{name} is {value!r}", type(estimator).__name__, fix)
+
+
+def checked(estimator: BaseEstimator, X: Any, name: str = "X") -> np.ndarray:
+    """Embeddings as float32 (n, d): numbers, finite, and as wide as those the estimator was fitted on, if any."""
+    who = type(estimator).__name__
+    X = np.asarray(X)
+    if X.ndim != 2 or X.dtype.kind not in "fiu" or X.shape[1] == 0:
+        what = f"{name} must be numbers of shape (n, d), got shape {X.shape}, dtype {X.dtype}"
+        raise HacError(what, who, "one row per clip, one column per dimension")
+    bad = ~np.isfinite(X).all(axis=1)
+    if bad.any():
+        what = f"embeddings that are NaN or infinite in rows {first_few(np.flatnonzero(bad).tolist())}"
+        raise HacError(what, f"{who}, {name}", "leave these clips out, or extract them again")
+    known = getattr(estimator, "n_features_in_", None)
+    if known is not None and X.shape[1] != known:
+        what = f"{name} has {X.shape[1]} columns, the model was fitted on {known}"
+        raise HacError(what, who, "use the encoder the model was trained with")
+    return X.astype(np.float32, copy=False)
+
+
+def learnable(estimator: BaseEstimator, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Training embeddings and the positions of their labels in ``classes_``; sets ``classes_`` and ``n_features_in_``."""
+    estimator.classes_ = class_codes(estimator.classes)
+    if hasattr(estimator, "n_features_in_"):
+        del estimator.n_features_in_
+    features = checked(estimator, X)
+    target = targets(y, estimator.classes_, len(features), f"{type(estimator).__name__}, y")
+    if len(set(target.tolist())) < 2:
+        what = f"only one class in y: {estimator.classes_[target[0]]}" if len(target) else "no clips to learn from"
+        raise HacError(what, type(estimator).__name__, "give at least two classes")
+    estimator.n_features_in_ = features.shape[1]
+    return features, target
+
+
+def weights_of(estimator: BaseEstimator, sample_weight: Any, n: int) -> np.ndarray:
+    """Sample weights, float32 (n,), ones where none are given; negative and not finite ones are refused."""
+    weight = np.ones(n, np.float32) if sample_weight is None else np.asarray(sample_weight, np.float32)
+    if weight.shape != (n,) or not (np.isfinite(weight).all() and (weight >= 0).all()):
+        what = f"sample weights of shape {weight.shape} for {n} rows, or some negative or not finite"
+        raise HacError(what, type(estimator).__name__, "one weight of at least 0 per row")
+    if not weight.any():
+        raise HacError("all sample weights are zero", type(estimator).__name__, "leave some clips a weight")
+    return weight
+
+
+class Portable:
+    """Of an estimator with a torch network: pickled, the network travels as its weights.
+
+    Its class is made in a function, which pickle cannot name; ``_network(n_features, n_classes)`` builds it again.
+    """
+
+    def __getstate__(self) -> dict:
+        state = dict(super().__getstate__())
+        if "network_" in state:
+            state["network_"] = {k: v.numpy() for k, v in state["network_"].state_dict().items()}
+        return state
+
+    def __setstate__(self, state: dict) -> None:
+        import torch
+
+        super().__setstate__(state)
+        if "network_" in state:
+            weights = {k: torch.tensor(v) for k, v in state["network_"].items()}
+            n_classes = len(list(weights.values())[-1])  # the last one is the last layer's bias
+            with private_torch(self.seed, self.threads):
+                self.network_ = self._network(self.n_features_in_, n_classes).eval()
+            self.network_.load_state_dict(weights)
 
 
 @contextlib.contextmanager
@@ -125,6 +192,14 @@ def _run(job: Job) -> Fitted:
     val = None if job.val is None or len(job.val) == 0 else (_take(job.X, job.val), job.y[job.val])
     weights = {} if job.sample_weight is None else {"sample_weight": job.sample_weight[job.train]}
     estimator.fit(_take(job.X, job.train), job.y[job.train], val=val, **weights)
+    return _result(estimator, job)
+
+
+def _run_stack(jobs: Sequence[Job]) -> list[Fitted]:
+    return [_result(e, job) for e, job in zip(jobs[0].estimator.fit_stack(jobs), jobs, strict=True)]
+
+
+def _result(estimator: Any, job: Job) -> Fitted:
     inputs = {name: _inputs(job.X, wanted) for name, wanted in job.predict.items()}
     return Fitted(
         proba={name: estimator.predict_proba(x) for name, x in inputs.items()},
@@ -136,16 +211,47 @@ def _run(job: Job) -> Fitted:
     )
 
 
+def stacks(jobs: Sequence[Job]) -> list[list[int]]:
+    """Positions of the jobs that are trained as one stack, every job in one list.
+
+    An estimator says with ``stack_key(job)`` which jobs belong together; None, or no such method, trains alone.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for i, job in enumerate(jobs):
+        key = job.estimator.stack_key(job) if hasattr(job.estimator, "stack_key") else None
+        groups.setdefault(("alone", i) if key is None else ("stack", key), []).append(i)
+    return list(groups.values())
+
+
+def _cost(job: Job) -> float:
+    """Where an estimator tells its ``cost(job)``, long trainings start first; others before them, in their order."""
+    return job.estimator.cost(job) if hasattr(job.estimator, "cost") else math.inf
+
+
 def fit_predict_many(jobs: Sequence[Job], *, workers: int = 2, desc: str = "train") -> list[Fitted]:
     """Run the jobs in `workers` processes of one thread each, results in the order of `jobs`.
 
-    Results do not depend on `workers`: every training seeds its own generators and uses one thread.
+    Heads on a GPU are trained in stacks, in this process; everything else one by one. Results do not depend on
+    `workers`: every training seeds its own generators and uses one thread. On a GPU a result depends on the
+    stack it was in, to float rounding and by its dropout draws.
     """
     from joblib import Parallel, delayed
     from tqdm.auto import tqdm
 
-    bar = {"total": len(jobs), "desc": desc, "unit": "model", "disable": None}
-    if workers <= 1 or len(jobs) == 1:
-        return [_run(job) for job in tqdm(jobs, **bar)]
-    parallel = Parallel(workers, backend="loky", inner_max_num_threads=1, return_as="generator", batch_size=1)
-    return list(tqdm(parallel(delayed(_run)(job) for job in jobs), **bar))
+    groups = stacks(jobs)
+    together = [g for g in groups if len(g) > 1]
+    alone = sorted((g[0] for g in groups if len(g) == 1), key=lambda i: -_cost(jobs[i]))
+    done: dict[int, Fitted] = {}
+    with tqdm(total=len(jobs), desc=desc, unit="model", disable=None) as bar:
+        for group in together:
+            done.update(zip(group, _run_stack([jobs[i] for i in group]), strict=True))
+            bar.update(len(group))
+        if workers <= 1 or len(alone) <= 1:
+            results = (_run(jobs[i]) for i in alone)
+        else:
+            parallel = Parallel(workers, backend="loky", inner_max_num_threads=1, return_as="generator", batch_size=1)
+            results = parallel(delayed(_run)(jobs[i]) for i in alone)
+        for i, result in zip(alone, results, strict=True):
+            done[i] = result
+            bar.update(1)
+    return [done[i] for i in range(len(jobs))]

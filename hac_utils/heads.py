@@ -5,21 +5,30 @@ All take X float (n, d) and BST codes y; ``classes_`` is always all 23 codes, so
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from .errors import HacError, first_few
-from .fitting import at_least, class_codes, private_torch, softmax, targets
-from .metrics import hierarchical_f1
-from .taxonomy import family
+from .errors import HacError
+from .fitting import Job, Portable, at_least, checked, class_codes, private_torch, softmax, targets, weights_of
+from .networks import PRECISIONS, Model, Recipe
+from .stacked import n_batches
+from .stacked import train as train_stack
 
 LOSSES = ("cross_entropy", "hierarchical")
+#: Named sets of parameters, e.g. ``MLPHead(**RECIPES["fast"])``. "exact" is the report's training; "fast" ties
+#: with it on synthetic embeddings of the real size (benchmarks/heads.py shows it) in a fraction of the time.
+RECIPES = {
+    "exact": {"epochs": 40, "batch_size": 128, "lr": 1e-3},
+    "fast": {"epochs": 8, "batch_size": 512, "lr": 2e-3},
+}
+RECIPE_PARAMETERS = "epochs batch_size lr weight_decay dropout label_smoothing precision patience device".split()
 
 
-class _Head(ClassifierMixin, BaseEstimator):
+class _Head(Portable, ClassifierMixin, BaseEstimator):
     """Training loop shared by the heads; a subclass builds the network (``_network``).
 
     Parameters
@@ -34,6 +43,14 @@ class _Head(ClassifierMixin, BaseEstimator):
         Torch threads; results are bitwise equal only for equal `threads`.
     classes : sequence of str, optional
         Default: the 23 BST codes.
+    precision : {"float32", "bfloat16"}
+        Of the matrix products and activations while training; weights, AdamW and prediction stay float32.
+    patience : int
+        Stop after so many epochs without a better hF on `val`; 0 never stops.
+    device : str
+        Where the head is trained, "cpu" or e.g. "cuda". The fitted network is on the CPU.
+    audio_dim : int, optional
+        Fusion heads: the first so many columns of X are the audio embedding. Default: half of them.
 
     Attributes
     ----------
@@ -56,6 +73,10 @@ class _Head(ClassifierMixin, BaseEstimator):
         seed=0,
         threads=1,
         classes=None,
+        precision="float32",
+        patience=0,
+        device="cpu",
+        audio_dim=None,
     ):
         self.epochs = epochs
         self.batch_size = batch_size
@@ -68,6 +89,10 @@ class _Head(ClassifierMixin, BaseEstimator):
         self.seed = seed
         self.threads = threads
         self.classes = classes
+        self.precision = precision
+        self.patience = patience
+        self.device = device
+        self.audio_dim = audio_dim
 
     def _network(self, d: int, n_classes: int) -> Any:
         raise NotImplementedError
@@ -75,32 +100,35 @@ class _Head(ClassifierMixin, BaseEstimator):
     def _prepare(self, X: np.ndarray) -> np.ndarray:
         return X
 
-    def _checked(self, X: Any, name: str) -> np.ndarray:
-        X = np.asarray(X)
-        if X.ndim != 2 or X.dtype.kind not in "fiu":
+    def _parts(self, d: int) -> list[int]:
+        """Widths of the embeddings that the network standardises one by one."""
+        if self.audio_dim is not None:
             raise HacError(
-                f"{name} must be numbers of shape (n, d), got shape {X.shape}, dtype {X.dtype}",
+                f"audio_dim is {self.audio_dim}",
                 type(self).__name__,
-                "one row per clip, one column per dimension",
+                "this head takes one embedding; audio_dim is for ConcatHead and GatedFusionHead",
             )
-        bad = ~np.isfinite(X).all(axis=1)
-        if bad.any():
-            raise HacError(
-                f"embeddings that are NaN or infinite in rows {first_few(np.flatnonzero(bad).tolist())}",
-                f"{type(self).__name__}, {name}",
-                "leave these clips out, or extract them again",
-            )
-        known = getattr(self, "n_features_in_", None)
-        if known is not None and X.shape[1] != known:
-            raise HacError(
-                f"{name} has {X.shape[1]} columns, the head was fitted on {known}",
-                type(self).__name__,
-                "use the encoder the head was trained with",
-            )
-        return self._prepare(X.astype(np.float32, copy=False))
+        return [d]
+
+    def _checked_parameters(self) -> None:
+        who = type(self).__name__
+        for name, known in (("loss", LOSSES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise HacError(f"{name} cannot be {getattr(self, name)!r}", who, "known: " + ", ".join(known))
+        at_least(self, 1, ["epochs", "batch_size", "width", "threads"])
+        at_least(self, 0, ["lr", "weight_decay", "dropout", "label_smoothing", "seed", "patience"])
+        for name in ("dropout", "label_smoothing"):
+            if getattr(self, name) >= 1:
+                raise HacError(f"{name} is {getattr(self, name)}", who, "give a number from 0 to below 1")
+
+    def _targets(self, y: Any, n: int, name: str) -> np.ndarray:
+        who = type(self).__name__
+        if n == 0:
+            raise HacError(f"no rows: {name} is empty", who, "give at least one clip, or leave val out")
+        return targets(y, self.classes_, n, f"{who}, {name}")
 
     def fit(self, X, y, val=None, sample_weight=None):
-        """Train.
+        """Train: a stack of one model.
 
         Parameters
         ----------
@@ -109,74 +137,65 @@ class _Head(ClassifierMixin, BaseEstimator):
         val : (X, y), optional
             Chooses the epoch. It must not be the data that is scored, unless that is what you report.
         sample_weight : array, shape (n,), optional
-        """
-        import torch
-        from torch.nn import functional as F
 
-        if self.loss not in LOSSES:
-            raise HacError(f"loss cannot be {self.loss!r}", type(self).__name__, "known: " + ", ".join(LOSSES))
-        at_least(self, 1, ["epochs", "batch_size", "width", "threads"])
-        at_least(self, 0, ["lr", "weight_decay", "dropout", "label_smoothing", "seed"])
+        Raises
+        ------
+        HacError
+            Bad parameters, embeddings that are NaN, unknown labels, one class only.
+        """
+        self._checked_parameters()
         self.classes_ = class_codes(self.classes)
         if hasattr(self, "n_features_in_"):
             del self.n_features_in_
-        features = self._checked(X, "X")
-        target = targets(y, self.classes_, len(features), f"{type(self).__name__}, y")
-        if len(set(target.tolist())) < 2:
-            raise HacError(
-                f"only one class in y: {self.classes_[target[0]]}",
-                type(self).__name__,
-                "give at least two classes",
-            )
-        self.n_features_in_ = np.asarray(X).shape[1]
-        weight = np.ones(len(target), np.float32) if sample_weight is None else np.asarray(sample_weight, np.float32)
+        data = checked(self, X, "X")
+        target = self._targets(y, len(data), "y")
+        self.n_features_in_ = data.shape[1]
+        weight = weights_of(self, sample_weight, len(data))
+        train, held_out = np.arange(len(data)), None
         if val is not None:
-            val_X, val_y = self._checked(val[0], "val X"), np.asarray(val[1])
-            targets(val_y, self.classes_, len(val_X), f"{type(self).__name__}, val y")
-
-        families = [family(str(c)) for c in self.classes_]
-        order = sorted(set(families))
-        to_family = torch.tensor([[float(f == g) for g in order] for f in families])
-        with private_torch(self.seed, self.threads):
-            net = self._network(features.shape[1], len(self.classes_))
-            self.n_parameters_ = sum(p.numel() for p in net.parameters())
-            data, labels, weights = (
-                torch.from_numpy(features),
-                torch.from_numpy(target),
-                torch.from_numpy(weight),
-            )
-            optimiser = torch.optim.AdamW(net.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
-            batches = -(-len(data) // self.batch_size)
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.epochs * batches)
-            self.history_, best = [], (-1.0, 0, None)
-            for epoch in range(1, self.epochs + 1):
-                net.train()
-                total = 0.0
-                for rows in torch.randperm(len(data)).split(self.batch_size):
-                    logits, goal = net(data[rows]), labels[rows]
-                    loss = F.cross_entropy(logits, goal, label_smoothing=self.label_smoothing, reduction="none")
-                    if self.loss == "hierarchical":
-                        family_p = logits.softmax(1) @ to_family
-                        loss = loss - 0.5 * torch.log((family_p * to_family[goal]).sum(1).clamp_min(1e-12))
-                    loss = (loss * weights[rows]).sum() / weights[rows].sum().clamp_min(1e-12)
-                    optimiser.zero_grad(set_to_none=True)
-                    loss.backward()
-                    optimiser.step()
-                    schedule.step()
-                    total += float(loss.detach()) * len(rows)
-                entry = {"epoch": epoch, "loss": total / len(data), "val_hF": None}
-                if val is not None:
-                    entry["val_hF"] = hierarchical_f1(
-                        val_y, self.classes_[self._logits(net, val_X).argmax(1)], never_predicted="zero"
-                    )
-                    if entry["val_hF"] > best[0]:
-                        best = (entry["val_hF"], epoch, {k: v.clone() for k, v in net.state_dict().items()})
-                self.history_.append(entry)
-            if best[2] is not None:
-                net.load_state_dict(best[2])
-            self.best_epoch_ = best[1] or self.epochs
-            self.network_ = net.eval()
+            more = checked(self, val[0], "val X")
+            held_out = len(data) + np.arange(len(more))
+            target = np.r_[target, self._targets(val[1], len(more), "val y")]
+            weight = np.r_[weight, np.ones(len(more), np.float32)]
+            data = np.vstack([data, more])
+        _train([self], data, [(train, held_out, target, weight)])
         return self
+
+    def stack_key(self, job: Job) -> Hashable | None:
+        """Jobs with one key are trained as one stack; None trains alone, which is fastest on a CPU."""
+        if self.device == "cpu":
+            return None
+        recipe = tuple(sorted((k, repr(v)) for k, v in self.get_params().items() if k != "seed"))
+        steps = n_batches(len(job.train), self.batch_size)
+        return type(self), recipe, id(job.X), steps, job.val is None or len(job.val) == 0
+
+    def cost(self, job: Job) -> float:
+        """Size of a training, to start long ones first: multiply-adds, forward and backward, roughly."""
+        d = np.shape(job.X)[1]
+        layers = 2 * d + self.width if isinstance(self, GatedFusionHead) else d
+        return 3.0 * self.epochs * len(job.train) * self.width * layers
+
+    @staticmethod
+    def fit_stack(jobs: Sequence[Job]) -> list[_Head]:
+        """Fitted heads of the jobs, trained as one stack; the jobs share X and every parameter but the seed."""
+        X, heads, parts = np.asarray(jobs[0].X), [], []
+        for job in jobs:
+            head = clone(job.estimator)
+            head._checked_parameters()
+            head.classes_ = class_codes(head.classes)
+            held_out = None if job.val is None or len(job.val) == 0 else np.asarray(job.val)
+            target, weight = np.zeros(len(X), np.int64), np.ones(len(X), np.float32)
+            for name, rows in (("y", np.asarray(job.train)), ("val y", held_out)):
+                if rows is not None:
+                    checked(head, X[rows], "X")
+                    target[rows] = head._targets(np.asarray(job.y)[rows], len(rows), name)
+            if job.sample_weight is not None:
+                weight[job.train] = weights_of(head, np.asarray(job.sample_weight)[job.train], len(job.train))
+            head.n_features_in_ = X.shape[1]
+            heads.append(head)
+            parts.append((np.asarray(job.train), held_out, target, weight))
+        _train(heads, X.astype(np.float32, copy=False), parts)
+        return heads
 
     @staticmethod
     def _logits(net: Any, features: np.ndarray) -> np.ndarray:
@@ -190,15 +209,16 @@ class _Head(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X) -> np.ndarray:
         """Class probabilities, float64 (n, len(classes_)), rows sum to 1, columns as ``classes_``."""
         check_is_fitted(self, "network_")
-        features = self._checked(X, "X")
+        features = checked(self, X, "X")
         if not len(features):
             return np.empty((0, len(self.classes_)))
         with private_torch(self.seed, self.threads):
-            return softmax(self._logits(self.network_, features))
+            return softmax(self._logits(self.network_, self._prepare(features)))
 
     def predict(self, X) -> np.ndarray:
         """Most probable code, shape (n,)."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        best = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[best]
 
 
 class MLPHead(_Head):
@@ -216,49 +236,84 @@ class MLPHead(_Head):
         )
 
 
-def _halves(X: np.ndarray, who: str) -> tuple[np.ndarray, np.ndarray]:
-    if X.shape[1] % 2:
+def _split(d: int, audio_dim: int | None, who: str) -> list[int]:
+    """Widths of the audio and the text embedding in X of `d` columns."""
+    if audio_dim is None and d % 2:
         raise HacError(
-            f"X has {X.shape[1]} columns; fusion needs audio and text side by side, equally wide",
+            f"X has {d} columns; fusion needs audio and text side by side, equally wide, or audio_dim",
             who,
-            "np.hstack([audio, text]), each (n, d)",
+            "np.hstack([audio, text]), each (n, d), or audio_dim=the number of audio columns",
         )
+    audio = d // 2 if audio_dim is None else audio_dim
+    if isinstance(audio, bool) or not isinstance(audio, (int, np.integer)) or not 0 < audio < d:
+        raise HacError(f"audio_dim is {audio_dim!r}, X has {d} columns", who, f"give a number from 1 to {d - 1}")
+    return [int(audio), d - int(audio)]
+
+
+def _check_split(X: np.ndarray, audio_dim: int | None, who: str) -> None:
+    """Refuse to cut in the middle when the row lengths show that the embeddings meet elsewhere."""
+    rows = X[:: max(1, len(X) // 256)].astype(np.float64) ** 2
+    if audio_dim is not None or not len(rows):
+        return
+    ends = np.cumsum(rows, axis=1)
+    spread = np.abs(ends - 1).max(axis=0)  # 0 where the first columns have length 1 in every row
+    unit = np.flatnonzero((spread < 1e-3) & (np.abs(ends[:, -1:] - ends - 1).max(axis=0) < 1e-3))
     half = X.shape[1] // 2
-    return X[:, :half], X[:, half:]
+    if len(unit) and not (unit[0] < half <= unit[-1] + 1):
+        raise HacError(
+            f"X seems to hold embeddings of length 1 in columns 1 to {unit[0] + 1} and behind, not in two equal halves",
+            who,
+            f"give audio_dim={unit[0] + 1}",
+        )
 
 
 class ConcatHead(MLPHead):
-    """MLPHead on the two L2-normalised embeddings side by side; X is ``[audio | text]``, (n, 2d)."""
+    """MLPHead on the two L2-normalised embeddings side by side; X is ``[audio | text]``, (n, d_audio + d_text)."""
+
+    def _parts(self, d):
+        _split(d, self.audio_dim, type(self).__name__)
+        return [d]
 
     def _prepare(self, X):
-        parts = _halves(X, type(self).__name__)
+        who = type(self).__name__
+        audio, _ = _split(X.shape[1], self.audio_dim, who)
+        _check_split(X, self.audio_dim, who)
+        parts = (X[:, :audio], X[:, audio:])
         return np.hstack([p / np.maximum(np.linalg.norm(p, axis=1, keepdims=True), 1e-12) for p in parts])
 
 
 class GatedFusionHead(_Head):
-    """Gated fusion (report, Eq. 1); X is ``[audio | text]``, (n, 2d).
+    """Gated fusion (report, Eq. 1); X is ``[audio | text]``, (n, d_audio + d_text).
 
     g = sigmoid(MLP([â; t̂])), z = g · W_a â + (1 − g) · W_t t̂ on layer-normalised embeddings, then
     GELU → Dropout → Linear. g has one value per hidden unit; with g constant, z is a linear map of
     [â; t̂]: concatenation is that special case.
     """
 
+    def _parts(self, d):
+        return _split(d, self.audio_dim, type(self).__name__)
+
+    def _prepare(self, X):
+        _split(X.shape[1], self.audio_dim, type(self).__name__)
+        _check_split(X, self.audio_dim, type(self).__name__)
+        return X
+
     def _network(self, d, n_classes):
         import torch
         from torch import nn
 
-        half, width = d // 2, self.width
+        (audio, text), width = self._parts(d), self.width
 
         class Gated(nn.Module):
             def __init__(self, dropout):
                 super().__init__()
-                self.norm_a, self.norm_t = nn.LayerNorm(half), nn.LayerNorm(half)
-                self.gate = nn.Sequential(nn.Linear(2 * half, width), nn.GELU(), nn.Linear(width, width))
-                self.audio, self.text = nn.Linear(half, width), nn.Linear(half, width)
+                self.norm_a, self.norm_t = nn.LayerNorm(audio), nn.LayerNorm(text)
+                self.gate = nn.Sequential(nn.Linear(audio + text, width), nn.GELU(), nn.Linear(width, width))
+                self.audio, self.text = nn.Linear(audio, width), nn.Linear(text, width)
                 self.out = nn.Sequential(nn.GELU(), nn.Dropout(dropout), nn.Linear(width, n_classes))
 
             def gates(self, x):
-                a, t = self.norm_a(x[:, :half]), self.norm_t(x[:, half:])
+                a, t = self.norm_a(x[:, :audio]), self.norm_t(x[:, audio:])
                 return a, t, torch.sigmoid(self.gate(torch.cat([a, t], 1)))
 
             def forward(self, x):
@@ -267,15 +322,38 @@ class GatedFusionHead(_Head):
 
         return Gated(self.dropout)
 
-    def _prepare(self, X):
-        _halves(X, type(self).__name__)
-        return X
-
     def gate(self, X) -> np.ndarray:
         """Mean gate per clip, shape (n,): 0 leans on text, 1 on audio."""
         import torch
 
         check_is_fitted(self, "network_")
         with torch.inference_mode():
-            _, _, g = self.network_.gates(torch.tensor(self._checked(X, "X")))
+            _, _, g = self.network_.gates(torch.tensor(self._prepare(checked(self, X, "X"))))
         return g.mean(dim=1).double().numpy()
+
+
+def _train(heads: Sequence[_Head], X: np.ndarray, parts: Sequence[tuple]) -> None:
+    """Fit the heads as one stack; `parts` holds (train rows, val rows or None, targets, weights) of each."""
+    first = heads[0]
+    features = first._prepare(X)
+    d = features.shape[1]
+    widths = first._parts(d)
+    recipe = Recipe(
+        **{name: getattr(first, name) for name in RECIPE_PARAMETERS}, hierarchical=first.loss == "hierarchical"
+    )
+    models, networks = [], []
+    for head, (train, held_out, target, weight) in zip(heads, parts, strict=True):
+        present = np.unique(target[train])
+        if len(present) < 2:
+            only = head.classes_[present[0]]
+            raise HacError(f"only one class in y: {only}", type(head).__name__, "give at least two classes")
+        with private_torch(head.seed, head.threads):
+            networks.append(head._network(d, len(head.classes_)))
+        models.append(Model(networks[-1].state_dict(), head.seed, train, held_out, target, weight))
+    with private_torch(first.seed, first.threads):
+        train_stack(models, features, widths, first.classes_, recipe)
+    for head, network, model in zip(heads, networks, models, strict=True):
+        network.load_state_dict(model.state)
+        head.network_ = network.eval()
+        head.n_parameters_ = sum(p.numel() for p in network.parameters())
+        head.history_, head.best_epoch_ = model.history, model.best_epoch

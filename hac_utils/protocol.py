@@ -128,18 +128,6 @@ def _collect(
     )
 
 
-def modality_inputs(
-    system: str, audio: dict[str, np.ndarray] | None, text: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Corpus -> X for a head: "audio" and "text" take one embedding, every other system both side by side."""
-    if system == "audio":
-        assert audio is not None
-        return audio
-    if system == "text" or audio is None:
-        return text
-    return {corpus: np.hstack([audio[corpus], text[corpus]]) for corpus in text}
-
-
 def with_training_rows(fold: Fold, keep: np.ndarray | None = None, more: np.ndarray | None = None) -> Fold:
     """The fold with its training part filtered to rows in `keep`, or with rows `more` added; never the scored part."""
     train = fold.train if keep is None else np.intersect1d(fold.train, keep)

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.model_selection import cross_val_predict
 
 from hac_utils.errors import HacError
-from hac_utils.heads import ConcatHead, GatedFusionHead, MLPHead
+from hac_utils.heads import RECIPES, ConcatHead, GatedFusionHead, MLPHead
 from hac_utils.taxonomy import CLASSES
 
 HEADS = [MLPHead, ConcatHead, GatedFusionHead]
@@ -144,13 +144,30 @@ def test_the_family_loss_puts_more_mass_into_the_right_family():
     assert families["cross_entropy"].predict_proba(X).tobytes() != families["hierarchical"].predict_proba(X).tobytes()
 
 
+def test_unit_embeddings_of_unequal_width_are_not_cut_in_the_middle():
+    X, y = blobs(46, 20)
+    parts = [p / np.linalg.norm(p, axis=1, keepdims=True) for p in (X[:, :12], X[:, 12:])]
+    for head in (ConcatHead, GatedFusionHead):
+        with pytest.raises(HacError, match="give audio_dim=12"):
+            quick(head).fit(np.hstack(parts), y)
+        quick(head, audio_dim=12, epochs=1).fit(np.hstack(parts), y)
+        quick(head, epochs=1).fit(np.hstack([parts[0], parts[0]]), y)
+        quick(head, epochs=1).fit(X, y)
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_a_named_recipe_is_a_set_of_parameters(recipe):
+    X, y = blobs(46, 8)
+    assert GatedFusionHead(**RECIPES[recipe]).set_params(epochs=1).fit(X, y).best_epoch_ == 1
+
+
 def test_bad_input_is_one_clear_error_each():
     X, y = blobs(46, 8)
     fitted = quick(MLPHead, epochs=1).fit(X, y)
     nan = X.copy()
     nan[3, 2] = np.nan
     cases = [
-        (lambda: fitted.predict_proba(X[:, :4]), "4 columns, the head was fitted on 8"),
+        (lambda: fitted.predict_proba(X[:, :4]), "4 columns, the model was fitted on 8"),
         (lambda: fitted.predict_proba(nan), "NaN or infinite in rows 1 \\(3\\)"),
         (lambda: quick(MLPHead).fit(nan, y), "NaN or infinite"),
         (lambda: quick(MLPHead).fit(X, ["zz"] * 46), "unknown labels"),
@@ -158,7 +175,17 @@ def test_bad_input_is_one_clear_error_each():
         (lambda: quick(MLPHead).fit(X, ["m-sp"] * 46), "only one class in y: m-sp"),
         (lambda: quick(MLPHead).fit(X[0], y), "shape \\(n, d\\)"),
         (lambda: quick(ConcatHead).fit(X[:, :7], y), "7 columns; fusion needs"),
+        (lambda: quick(ConcatHead, audio_dim=8).fit(X, y), "audio_dim is 8, X has 8 columns"),
+        (lambda: quick(GatedFusionHead, audio_dim=2.5).fit(X, y), "audio_dim is 2.5"),
+        (lambda: quick(MLPHead, audio_dim=4).fit(X, y), "takes one embedding"),
         (lambda: quick(MLPHead, loss="mse").fit(X, y), "loss cannot be 'mse'"),
+        (lambda: quick(MLPHead, precision="float16").fit(X, y), "precision cannot be 'float16'"),
+        (lambda: quick(MLPHead, dropout=1.0).fit(X, y), "dropout is 1.0"),
+        (lambda: quick(MLPHead, patience=-1).fit(X, y), "patience is -1"),
+        (lambda: quick(MLPHead).fit(X, y, sample_weight=np.ones(3)), "sample weights of shape \\(3,\\) for 46 rows"),
+        (lambda: quick(MLPHead).fit(X, y, val=(X[:, :4], y)), "val X has 4 columns, the model was fitted on 8"),
+        (lambda: quick(MLPHead).fit(X, y, val=(X, ["zz"] * 46)), "val y"),
+        (lambda: quick(MLPHead).fit(X[:0], y[:0]), "y is empty"),
         (lambda: quick(MLPHead, epochs=0).fit(X, y), "epochs is 0"),
     ]
     for call, message in cases:

@@ -88,7 +88,7 @@ def smoke(tmp_path_factory) -> Path:
 
 def test_make_report_leaves_every_product(smoke):
     names = set(products(smoke, "smoke"))
-    for figure in ("fig1_overview", "fig2_accuracy_confidence", "02_confusion", "07_ablations"):
+    for figure in ("fig1_overview", "fig2_accuracy_confidence", "02_confusion_gated", "07_ablations"):
         assert {f"figures/smoke/{figure}.png", f"figures/smoke/{figure}.svg"} <= names
     assert {f"runs/smoke/results/{n}.json" for n in runner.NOTEBOOKS} <= names
     labels = [f"Synthetic_HAC_task1_{i}" for i in (1, 2, 3, 4)]

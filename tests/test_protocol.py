@@ -97,11 +97,3 @@ def test_filters_and_additions_touch_the_training_part_only(frame):
     assert more.train[-2:].tolist() == [900, 901]
     for changed in (fewer, more):
         assert changed.scored is fold.scored and changed.val is fold.val
-
-
-def test_heads_see_sound_text_or_both_side_by_side():
-    sound, text = {"dev": np.ones((2, 3))}, {"dev": np.zeros((2, 3))}
-    assert protocol.modality_inputs("audio", sound, text)["dev"].shape == (2, 3)
-    assert protocol.modality_inputs("text", sound, text)["dev"].sum() == 0
-    assert protocol.modality_inputs("gated", sound, text)["dev"].tolist() == [[1, 1, 1, 0, 0, 0]] * 2
-    assert protocol.modality_inputs("gated", None, text)["dev"].shape == (2, 3)
