@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -228,12 +228,19 @@ def _cost(job: Job) -> float:
     return job.estimator.cost(job) if hasattr(job.estimator, "cost") else math.inf
 
 
-def fit_predict_many(jobs: Sequence[Job], *, workers: int = 2, desc: str = "train") -> list[Fitted]:
+def fit_predict_many(
+    jobs: Sequence[Job],
+    *,
+    workers: int = 2,
+    desc: str = "train",
+    finished: Callable[[int, Fitted], None] = lambda i, fitted: None,
+) -> list[Fitted]:
     """Run the jobs in `workers` processes of one thread each, results in the order of `jobs`.
 
     Heads on a GPU are trained in stacks, in this process; everything else one by one. Results do not depend on
     `workers`: every training seeds its own generators and uses one thread. On a GPU a result depends on the
-    stack it was in, to float rounding and by its dropout draws.
+    stack it was in, to float rounding and by its dropout draws. `finished` is called with the position of each
+    training that is done.
     """
     from joblib import Parallel, delayed
     from tqdm.auto import tqdm
@@ -244,7 +251,9 @@ def fit_predict_many(jobs: Sequence[Job], *, workers: int = 2, desc: str = "trai
     done: dict[int, Fitted] = {}
     with tqdm(total=len(jobs), desc=desc, unit="model", disable=None) as bar:
         for group in together:
-            done.update(zip(group, _run_stack([jobs[i] for i in group]), strict=True))
+            for i, result in zip(group, _run_stack([jobs[i] for i in group]), strict=True):
+                done[i] = result
+                finished(i, result)
             bar.update(len(group))
         if workers <= 1 or len(alone) <= 1:
             results = (_run(jobs[i]) for i in alone)
@@ -253,5 +262,6 @@ def fit_predict_many(jobs: Sequence[Job], *, workers: int = 2, desc: str = "trai
             results = parallel(delayed(_run)(jobs[i]) for i in alone)
         for i, result in zip(alone, results, strict=True):
             done[i] = result
+            finished(i, result)
             bar.update(1)
     return [done[i] for i in range(len(jobs))]

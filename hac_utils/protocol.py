@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from . import kept
 from .encoders import DIM
 from .extract import embed_texts
 from .fitting import Fitted, Job, fit_predict_many
@@ -52,6 +54,7 @@ def cross_fit(
     sample_weight: np.ndarray | None = None,
     workers: int = 2,
     desc: str = "train",
+    keep: Path | None = None,
 ) -> CrossFit:
     """Train every system on every fold with every seed.
 
@@ -64,6 +67,7 @@ def cross_fit(
     extra_ids : dict corpus -> ids of the rows of ``inputs(...)[corpus]``
     variants : keys of ``inputs(...)`` with the training table's clips in another form, without text for example;
         their scored rows are predicted too
+    keep : folder for finished trainings: a run that was killed takes them from there
     y : labels of all rows of X, if X has more rows than `frame` (pseudo-labelled clips behind them)
     """
     extra_ids = extra_ids or {}
@@ -82,7 +86,17 @@ def cross_fit(
                 )
                 jobs.append(model)
                 keys.append((name, fold, seed))
-    done = fit_predict_many(jobs, workers=workers, desc=desc)
+    names = [kept.key_of(job) if keep else "" for job in jobs]
+    found = [kept.read(keep, name) if keep else None for name in names]
+    missing = [i for i, fitted in enumerate(found) if fitted is None]
+    made = fit_predict_many(
+        [jobs[i] for i in missing],
+        workers=workers,
+        desc=desc,
+        finished=lambda i, fitted: kept.write(keep, names[missing[i]], fitted) if keep else None,
+    )
+    new = dict(zip(missing, made, strict=True))
+    done = [new[i] if fitted is None else fitted for i, fitted in enumerate(found)]
     return _collect(keys, done, ids, extra_ids, variants)
 
 

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -135,6 +136,11 @@ class Run:
         plt.close(fig)
         return Image(filename=str(self.paths.figures / f"{name}.png"), width=round(fig.get_figwidth() * 100))
 
+    @property
+    def kept(self) -> Path:
+        """Folder of the trainings that this notebook has finished so far; gone when it is through."""
+        return self.paths.run / "kept" / self.notebook
+
     def finish(self) -> None:
         """Write the manifest, last and atomically. No manifest means that the notebook did not finish."""
         document = {
@@ -152,6 +158,7 @@ class Run:
                 "peak_memory_mb": round(self._memory.stop() / 2**20),
             },
         }
+        shutil.rmtree(self.kept, ignore_errors=True)
         target = os.environ.get("HAC_MANIFEST") or self.paths.manifests / f"{self.notebook}.json"
         write_json(target, document)
 

@@ -83,6 +83,7 @@ class Bench:
             extra_ids={r: self.run.table(r)["sound_id"].tolist() for r in others},
             variants=("without text",) if without_text else (),
             workers=self.run.profile.workers,
+            keep=self.run.kept,
             desc=f"{', '.join(estimators)}; {name}",
         )
 

@@ -22,7 +22,7 @@ ROWS = [
     "compat pool audio soundcheck synth_sources synth_audio synth_text synth_files synth_plan synth "
     "records unpack fetch weights metadata features datasets splits",
     "encoders templates clap_model clap passt minilm catalog store batches extract distributed",
-    "fitting networks stacked heads baselines hatr saved text_members text_systems finetune finetune_text finetune_audio systems protocol pseudo_labels ensemble",
+    "fitting kept networks stacked heads baselines hatr saved text_members text_systems finetune finetune_text finetune_audio systems protocol pseudo_labels ensemble",
     "ambiguity figures labels figures_ambiguity plotting overview submission_meta submission evaluation compare tables checkup",
     "report runner training cli",
 ]
