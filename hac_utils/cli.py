@@ -126,6 +126,26 @@ def train(
     print("\n".join(str(f) for f in files))
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A file in benchmarks/: heads, extract, embeddings, text.")],
+) -> None:
+    """Run a benchmark of the checkout; further arguments go to it (--help shows them)."""
+    import subprocess
+
+    from .errors import did_you_mean
+    from .paths import checkout
+
+    folder = checkout() / "benchmarks"
+    known = sorted(p.stem for p in folder.glob("*.py"))
+    if name not in known:
+        raise HacError(f"no benchmark {name!r}", str(folder), did_you_mean(name, known))
+    raise typer.Exit(
+        subprocess.run([sys.executable, str(folder / f"{name}.py"), *context.args], check=False).returncode
+    )
+
+
 @app.command()
 def run(
     notebook: Annotated[str, typer.Argument(help="Notebook name, for example 02_heads.")],
