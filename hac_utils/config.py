@@ -126,6 +126,7 @@ class Profile:
     hatr: HatrSettings = HatrSettings()
     baselines: list[str] = field(default_factory=lambda: ["hatr audio", "hatr", "logistic", "neighbours", "zero-shot"])
     baseline_seeds: list[int] = field(default_factory=lambda: [0])
+    baseline_protocols: list[str] = field(default_factory=lambda: ["official5", "uploader5"])
     text_systems: bool = False
     roberta: RobertaSettings = RobertaSettings()
     passt: PasstSettings = PasstSettings()
