@@ -36,7 +36,8 @@ def test_from_an_empty_cache_to_table_1_with_provided_embeddings(server, tmp_pat
     root = checkout(tmp_path / "clone")
     profile = root / "configs" / "bsd10k.yaml"  # the real one, with less training
     profile.write_text(
-        profile.read_text().replace("epochs: 20", "epochs: 5").replace("[0, 1, 2]", "[0]") + "roberta: {epochs: 1}\n"
+        profile.read_text().replace("epochs: 40", "epochs: 5").replace("[0, 1, 2]", "[0]")
+        + "roberta: {epochs: 1}\nhatr: {epochs: 2}\n"
     )
     done = make(root, "report", "NAME=fake", "PROFILE=bsd10k")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -45,10 +46,14 @@ def test_from_an_empty_cache_to_table_1_with_provided_embeddings(server, tmp_pat
     assert results["01_extraction"]["has_audio"] and not results["01_extraction"]["has_sounds"]
     assert "not the published files" in results["01_extraction"]["corpora"]["dev"]["notes"][-1]
     table1 = {row["system"]: row["hF"] for row in results["02_heads"]["table1"]}
-    assert set(table1) == {"audio", "text", "concat", "gated"} and min(table1.values()) > 20
+    assert set(table1) == {"audio", "text", "concat", "gated", "hatr audio", "hatr", "logistic", "neighbours"}
+    assert min(table1[head] for head in ("audio", "text", "concat", "gated")) > 20
+    assert {row["system"] for row in results["02_heads"]["text_systems"]["uploader5"]} >= {"text head", "tfidf svm"}
     assert results["03_fine_tuning"]["systems"] == ["roberta"]
     assert results["04_pseudo_labels"]["voters"] == ["M", "R"] and results["04_pseudo_labels"]["kept"] > 0
     report = (root / "runs/fake/report.html").read_text(encoding="utf-8")
+    assert "78.81 ± 1.08" in report and "quoted from the report" in report  # published beside measured, kept apart
+    assert "zero-shot CLAP is left out" in report and "hac weights get clap" in report
     assert "not the published files" in report and "no evaluation corpus" in report
     asked = {seen.name for seen in server.log}
     assert {"metadata.zip", "features.zip"} <= asked and "audio.zip" not in asked

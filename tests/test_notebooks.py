@@ -226,6 +226,30 @@ def test_the_two_truths_agree_hac_evaluate_and_the_notebooks(smoke):
     assert sum(scores) / 2 == pytest.approx(s1["hF"], abs=1e-9)
 
 
+def test_heads_trained_and_compared_as_typed(smoke):
+    def hac(*words):
+        env = os.environ | {"PYTHONPATH": str(smoke), "HAC_ROOT": str(smoke)}
+        return subprocess.run([*HAC, *words], env=env, capture_output=True, text=True, check=False)
+
+    run = ("--seeds", "0", "--profile", "smoke")
+    done = hac("train", "--heads", "gated,zero-shot-clap", *run)
+    assert done.returncode == 2 and "no system 'zero shot clap'" in done.stderr
+    done = hac("train", "--heads", "text,concat", "--protocol", "report5", *run)
+    assert done.returncode == 0, done.stderr
+    files = [smoke / "runs/smoke/predictions" / f"{h}.parquet" for h in ("text", "concat")]
+    assert all(str(f) in done.stdout and f.is_file() for f in files) and "seed noise" not in done.stdout
+    labels = smoke / "labels.csv"
+    pd.read_parquet(smoke / "runs/smoke/tables/dev.parquet")[["sound_id", "class", "uploader"]].to_csv(
+        labels, index=False
+    )
+    done = hac("compare", *map(str, files), "--truth", str(labels), "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["n"] == 230 and result["low"] <= result["diff"] <= result["high"] and len(result["per_class"]) == 23
+    for file in files:  # the run is left as it was
+        file.unlink()
+
+
 def test_the_submissions_hold_every_evaluation_id_and_score_above_chance(smoke):
     truth = pd.read_csv(smoke / "runs/smoke/data/hidden/eval_truth.csv", dtype=str).set_index("anonymous_id")["class"]
     for i in (1, 2, 3, 4):
@@ -356,7 +380,7 @@ def test_real_recordings_run_through_every_notebook(real, tmp_path):
     """`make report` on 99 real sounds in wav, flac, ogg and mp3 (mini_bst)."""
     root = checkout(tmp_path / "clone")
     (root / "configs/quick.yaml").write_text(
-        "kind: folder\ntitle: Real recordings\nseeds: [0]\ntuning_seeds: [0]\nhead: {epochs: 6}\nroberta: {epochs: 1}\npasst: {epochs: 1}\n"
+        "kind: folder\ntitle: Real recordings\nseeds: [0]\ntuning_seeds: [0]\nhead: {epochs: 6}\nroberta: {epochs: 1}\npasst: {epochs: 1}\nhatr: {epochs: 2}\n"
     )
     done = make(root, "report", "NAME=mini", "PROFILE=quick", f"DATA={real / 'mini_bst'}")
     assert done.returncode == 0, done.stdout + done.stderr
