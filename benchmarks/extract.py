@@ -2,8 +2,8 @@
 
     python benchmarks/extract.py [CLIPS [ROUNDS [CLAP_CLIPS]]]
 
-Makes CLIPS (default 240) synthetic 30-second stereo sounds (WAV, FLAC, OGG in turn) in a temporary folder, and
-CLAP_CLIPS (default 400) as BSD10k has them: mono WAV, 44.1 kHz, 0.05 to 30 s, 11.6 s on average.
+Makes CLIPS (default 300) synthetic 30-second stereo sounds (WAV, FLAC, OGG in turn) in a temporary folder, and
+CLAP_CLIPS (default 1000) as BSD10k has them: mono WAV, 44.1 kHz, 0.05 to 30 s, 11.6 s on average.
 The plain way is a loop over ``librosa.load`` and an encoder, one clip at a time, as a user would write it;
 ours is :func:`hac_utils.extract.extract` with two worker processes, hashing and store included, and
 neither the start of processes nor the loading of models is left out. Rounds are interleaved, figures are medians.
@@ -224,4 +224,4 @@ def main(n: int, rounds: int, clap_clips: int) -> None:
 
 if __name__ == "__main__":
     given = [int(a) for a in sys.argv[1:4]]
-    main(*(given + [240, 3, 400][len(given) :]))
+    main(*(given + [300, 3, 1000][len(given) :]))
