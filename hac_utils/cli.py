@@ -202,7 +202,7 @@ def extract(
     source: Annotated[Path, typer.Argument(help="Dataset folder, any folder of sounds, or a sound file.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the embedding stores.")] = Path("embeddings"),
     encoder: Annotated[
-        str, typer.Option(help="logmel, clap, passt; clap-random and passt-random are untrained.")
+        str, typer.Option(help="logmel, clap, passt, minilm (texts only); clap-random and passt-random are untrained.")
     ] = "logmel",
     workers: Annotated[int, typer.Option(min=0, help="Decoding processes.")] = 2,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips encoded together.")] = 16,
@@ -225,9 +225,14 @@ def extract(
 
     if engine not in ("local", "ray"):
         raise HacError(f"no engine {engine!r}", "--engine", did_you_mean(engine, ("local", "ray")))
-    jobs: list[tuple[dict, str]] = [(engine_local.sounds_in(source), "audio")]
-    model = catalog.audio_encoder(encoder, device)
-    if encoder == "clap" and source.is_dir() and datasets.has_metadata(source):
+    jobs: list[tuple[dict, str]] = []
+    if encoder in catalog.AUDIO or encoder not in catalog.TEXT:
+        model = catalog.audio_encoder(encoder, device)
+        jobs.append((engine_local.sounds_in(source), "audio"))
+    has_texts = source.is_dir() and datasets.has_metadata(source)
+    if not jobs and not has_texts:
+        raise HacError(f"{encoder} embeds texts, and there is no metadata here", str(source), "give a dataset folder")
+    if encoder in catalog.TEXT and has_texts:
         frame = datasets.read_dataset(source).frame
         jobs.append((dict(zip(frame["sound_id"], templates.DEFAULT(frame), strict=True)), "text"))
     done = []

