@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import protocol, schema, splits, systems, tables
+from . import catalog, protocol, schema, splits, systems, tables
 from .errors import HacError, did_you_mean, first_few
 from .runner import Run, open_run
 
@@ -45,6 +45,19 @@ class Bench:
         profile = self.run.profile
         width = None if self.audio is None else self.audio["dev"].shape[1]
         return systems.build(names, profile.head, profile.hatr, audio_dim=width, class_vectors=class_vectors)
+
+    def baselines(self) -> tuple[dict[str, Any], str]:
+        """The profile's baselines, and why zero-shot CLAP is not among them ("" where it is, or was not asked for)."""
+        names = list(self.run.profile.baselines)
+        if "zero-shot" not in names:
+            return self.build(names), ""
+        reason = "the audio embeddings are not CLAP's"
+        if self.run.profile.audio_encoder in ("clap", "clap-provided") and self.audio is not None:
+            try:
+                return self.build(names, systems.zero_shot_vectors(catalog.text_encoder("clap"))), ""
+            except HacError as e:
+                reason = f"{e.what} ({e.fix})"
+        return self.build([n for n in names if n != "zero-shot"]), f"zero-shot CLAP is left out: {reason}"
 
     def fit(
         self,

@@ -137,7 +137,7 @@ def test_a_batch_is_trained_with_smoothed_cross_entropy_and_adam_whose_rate_halv
             loss = -(goal * log_p).sum(1).mean()
             loss.backward()
             optimiser.step()
-            assert float(loss.detach()) == pytest.approx(ours.history_[epoch]["loss"], rel=1e-5)
+            assert float(loss.detach()) == pytest.approx(ours.history_[epoch]["loss"], rel=1e-4)
     for name, value in net.state_dict().items():
         if "weight" in name and value.ndim == 2:
             mine = ours.network_.state_dict()[name]
