@@ -56,20 +56,19 @@ def build(
     if unknown:
         raise HacError(f"no system {unknown[0]!r}", "systems", did_you_mean(unknown[0], SYSTEMS))
     training, baseline = dataclasses.asdict(head), dataclasses.asdict(hatr)
-    both = audio_dim is not None
     made = {
         "audio": lambda: MLPHead(**training),
         "text": lambda: MLPHead(**training),
         "concat": lambda: ConcatHead(**training, audio_dim=audio_dim),
         "gated": lambda: GatedFusionHead(**training, audio_dim=audio_dim),
         "hatr audio": lambda: HATR(modalities=1, **baseline),
-        "hatr": lambda: HATR(modalities=2, audio_dim=audio_dim, **baseline) if both else HATR(modalities=1, **baseline),
+        "hatr": lambda: HATR(modalities=2, audio_dim=audio_dim, **baseline),
         "logistic": LogisticHead,
         "neighbours": NeighboursHead,
         "zero-shot": lambda: ZeroShot(class_vectors),
     }
-    needs_sound = {*SOUND_ONLY, "concat", "gated"}
-    return {name: made[name]() for name in names if both or name not in needs_sound}
+    needs_sound = {*SOUND_ONLY, "concat", "gated", "hatr"}
+    return {name: made[name]() for name in names if audio_dim is not None or name not in needs_sound}
 
 
 def inputs(system: str, audio: dict[str, np.ndarray] | None, text: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
