@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from scipy import stats as sps
 
-from .figures import FAMILY_COLOURS, FAMILY_MARKERS, GREY, LIGHT, legend_above, need, need_keys, nothing
+from .figures import FAMILY_COLOURS, FAMILY_MARKERS, GREY, LIGHT, by_class, legend_above, need, need_keys, nothing
 from .labels import SpreadLabels
 from .taxonomy import FAMILIES, family
 
@@ -305,3 +306,32 @@ def _family_handles(families: Sequence[str]) -> list[Line2D]:
         )
         for f in families
     ]
+
+
+def filters_by_class(tables: Mapping[str, pd.DataFrame], *, fig: Figure) -> list[Axes]:
+    """Precision and recall of pseudo-label filters by class: two maps, darker is better, numbers in per cent.
+
+    `tables`: filter in words -> class, precision, recall (fractions; NaN, where nothing was kept or no clip has
+    the class, stays white).
+    """
+    axes = list(fig.subplots(2, 1, sharex=True))
+    codes: list[str] = []
+    for ax, column in zip(axes, ("precision", "recall"), strict=True):
+        rows = [by_class(t, ["class", column], "filters_by_class") for t in tables.values()]
+        codes = rows[0]["class"].tolist()
+        share = 100 * np.array([r[column].to_numpy(float) for r in rows])
+        image = ax.imshow(share, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+        for i, j in zip(*np.nonzero(np.isfinite(share)), strict=True):
+            colour = "white" if share[i, j] > 55 else "#222222"
+            ax.text(j, i, f"{share[i, j]:.0f}", ha="center", va="center", fontsize=7.5, color=colour)
+        ax.set_yticks(range(len(rows)), list(tables))
+        ax.set_title(column.capitalize(), loc="left")
+        ax.grid(False)
+        ax.spines[:].set_visible(False)
+        ax.tick_params(length=0)
+        for j in range(1, len(codes)):
+            if family(codes[j - 1]) != family(codes[j]):
+                ax.axvline(j - 0.5, color="white", lw=3)
+    axes[1].set_xticks(range(len(codes)), codes, rotation=90)
+    fig.colorbar(image, ax=axes, label="Share of clips (%)", shrink=0.6, pad=0.01)
+    return axes

@@ -48,7 +48,10 @@ def test_from_an_empty_cache_to_table_1_with_provided_embeddings(server, tmp_pat
     table1 = {row["system"]: row["hF"] for row in results["02_heads"]["table1"]}
     assert set(table1) == {"audio", "text", "concat", "gated", "hatr audio", "hatr", "logistic", "neighbours"}
     assert min(table1[head] for head in ("audio", "text", "concat", "gated")) > 20
-    assert {row["system"] for row in results["02_heads"]["text_systems"]["uploader5"]} >= {"text head, minilm", "tfidf svm"}
+    assert {row["system"] for row in results["02_heads"]["text_systems"]["uploader5"]} >= {
+        "text head, minilm",
+        "tfidf svm",
+    }
     assert results["03_fine_tuning"]["systems"] == ["roberta"]
     assert results["04_pseudo_labels"]["voters"] == ["M", "R"] and results["04_pseudo_labels"]["kept"] > 0
     report = (root / "runs/fake/report.html").read_text(encoding="utf-8")
