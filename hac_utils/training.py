@@ -34,6 +34,13 @@ class Bench:
         audio = {role: run.array(f"audio_{role}") for role in roles} if extraction["has_audio"] else None
         return cls(run, run.table("dev"), audio, roles)
 
+    @property
+    def words(self) -> dict[str, str]:
+        """Systems in words, for tables of this run: without sounds, "sound + text" is text."""
+        return {
+            n: w if self.audio is not None else w.replace("sound + text", "text") for n, w in systems.SYSTEMS.items()
+        }
+
     def folds(self, name: str) -> list[splits.Fold]:
         """Folds of a protocol."""
         if name not in PROTOCOLS:
@@ -129,4 +136,4 @@ def train_heads(
         order=list(estimators),
         reference=next(iter(estimators)) if len(estimators) > 1 else "",
     )
-    return tables.pretty(table, systems.SYSTEMS), files
+    return tables.pretty(table, bench.words), files
