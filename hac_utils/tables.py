@@ -188,11 +188,11 @@ def confusion_table(counts: np.ndarray) -> Any:
     from IPython.display import HTML
 
     share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    head = "".join(f"<th>{c}</th>" for c in CLASSES)
+    head = "".join(f'<th style="padding:2px 3px">{c}</th>' for c in CLASSES)
     rows = []
     for i, code in enumerate(CLASSES):
         cells = "".join(
-            f'<td style="text-align:right;background:rgba({"0,114,178" if family(code) == family(CLASSES[j]) else "213,94,0"},{min(1.0, v / 100) * 0.85:.2f})"'
+            f'<td style="padding:2px 3px;text-align:right;background:rgba({"0,114,178" if family(code) == family(CLASSES[j]) else "213,94,0"},{min(1.0, v / 100) * 0.85:.2f})"'
             f' title="{code} taken for {CLASSES[j]}: {counts[i, j]}">{f"{v:.0f}" if v >= 0.5 else ""}</td>'
             for j, v in enumerate(share[i])
         )
