@@ -6,6 +6,7 @@ import hashlib
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,13 +23,24 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def key_of(job: Job) -> str:
-    """Hash of everything that a training depends on: estimator, data, rows, inputs to predict, code."""
+def key_of(job: Job, known: dict[int, str] | None = None) -> str:
+    """Hash of everything that a training depends on: estimator, data, rows, inputs to predict, code.
+
+    `known` remembers by ``id`` the hashes of data that several jobs share; the jobs must live as long as it does.
+    """
     import joblib
 
+    known = {} if known is None else known
+
+    def digest(data: Any) -> str:
+        if id(data) not in known:
+            known[id(data)] = joblib.hash(data, hash_name="sha1")
+        return known[id(data)]
+
     estimator = job.estimator
-    parts = [type(estimator).__name__, estimator.get_params(), job.X, job.y, job.train, job.val]
-    return joblib.hash([*parts, job.predict, job.sample_weight, _code()], hash_name="sha1")
+    data = [digest(d) for d in (job.X, job.y, job.train, job.val, job.sample_weight)]
+    wanted = {name: digest(inputs) for name, inputs in job.predict.items()}
+    return joblib.hash([type(estimator).__name__, estimator.get_params(), data, wanted, _code()], hash_name="sha1")
 
 
 def _digest(arrays: dict[str, np.ndarray], facts: dict) -> str:

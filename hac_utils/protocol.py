@@ -86,7 +86,8 @@ def cross_fit(
                 )
                 jobs.append(model)
                 keys.append((name, fold, seed))
-    names = [kept.key_of(job) if keep else "" for job in jobs]
+    hashes: dict[int, str] = {}
+    names = [kept.key_of(job, hashes) if keep else "" for job in jobs]
     found = [kept.read(keep, name) if keep else None for name in names]
     missing = [i for i, fitted in enumerate(found) if fitted is None]
     made = fit_predict_many(
