@@ -1,8 +1,8 @@
 """Sounds and texts to embeddings on disk; a clip that cannot be decoded is listed and left out.
 
-Sounds are decoded in worker processes, which on a CPU also encode; a GPU's encoder is in the main process. Clips are sorted by id and cut into
-shards, shards into batches, so a vector never depends on the order of the input, on the number of workers
-or on where an earlier run was killed.
+Sounds are decoded in worker processes, which on a CPU also encode; a GPU's encoder is in the main process.
+Clips are sorted by id and cut into shards, shards into batches, so a vector never depends on the order of the
+input, on the number of workers or on where an earlier run was killed.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 
 from .errors import HacError, did_you_mean, first_few
 from .taxonomy import CLASSES
@@ -87,9 +88,9 @@ def learnable(estimator: BaseEstimator, X: Any, y: Any) -> tuple[np.ndarray, np.
     return features, target
 
 
-def weights_of(estimator: BaseEstimator, sample_weight: Any, n: int) -> np.ndarray:
-    """Sample weights, float32 (n,), ones where none are given; negative and not finite ones are refused."""
-    weight = np.ones(n, np.float32) if sample_weight is None else np.asarray(sample_weight, np.float32)
+def weights_of(estimator: BaseEstimator, sample_weight: Any, n: int, dtype: Any = np.float32) -> np.ndarray:
+    """Sample weights (n,), ones where none are given; negative and not finite ones, and only zeros, are refused."""
+    weight = np.ones(n, dtype) if sample_weight is None else np.asarray(sample_weight, dtype)
     if weight.shape != (n,) or not (np.isfinite(weight).all() and (weight >= 0).all()):
         what = f"sample weights of shape {weight.shape} for {n} rows, or some negative or not finite"
         raise HacError(what, type(estimator).__name__, "one weight of at least 0 per row")
@@ -98,11 +99,41 @@ def weights_of(estimator: BaseEstimator, sample_weight: Any, n: int) -> np.ndarr
     return weight
 
 
-class Portable:
-    """Of an estimator with a torch network: pickled, the network travels as its weights.
+class NetworkClassifier:
+    """Of an estimator with a fitted torch network ``network_``: how it predicts, and how it is pickled.
 
-    Its class is made in a function, which pickle cannot name; ``_network(n_features, n_classes)`` builds it again.
+    Pickled, the network travels as its weights: its class is made in a function, which pickle cannot name, and
+    ``_network(n_features, n_classes)`` builds it again.
     """
+
+    _eval_rows = 2048  # rows a network sees at once
+
+    def _prepare(self, X: np.ndarray) -> np.ndarray:
+        """Checked embeddings to the network's input."""
+        return X
+
+    def _logits(self, net: Any, features: np.ndarray) -> np.ndarray:
+        import torch
+
+        net.eval()
+        step = self._eval_rows
+        with torch.inference_mode():
+            blocks = [net(torch.tensor(features[i : i + step])) for i in range(0, len(features), step)]
+        return torch.cat(blocks).numpy()
+
+    def predict_proba(self, X) -> np.ndarray:
+        """Class probabilities, float64 (n, len(classes_)), rows sum to 1, columns as ``classes_``."""
+        check_is_fitted(self, "network_")
+        features = checked(self, X)
+        if not len(features):
+            return np.empty((0, len(self.classes_)))
+        with private_torch(self.seed, self.threads):
+            return softmax(self._logits(self.network_, self._prepare(features)))
+
+    def predict(self, X) -> np.ndarray:
+        """Most probable code, shape (n,)."""
+        best = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[best]
 
     def __getstate__(self) -> dict:
         state = dict(super().__getstate__())

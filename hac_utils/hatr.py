@@ -14,7 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .errors import HacError
-from .fitting import Portable, at_least, checked, learnable, private_torch, softmax, targets, weights_of
+from .fitting import NetworkClassifier, at_least, checked, learnable, private_torch, targets, weights_of
 from .metrics import hierarchical_f1
 
 #: StepLR: the learning rate is halved every 20 epochs.
@@ -121,7 +121,7 @@ def augmented(
     return out
 
 
-class HATR(Portable, ClassifierMixin, BaseEstimator):
+class HATR(NetworkClassifier, ClassifierMixin, BaseEstimator):
     """The official baseline network and its training; X is ``[audio | text]`` side by side, or one embedding (n, d).
 
     Parameters
@@ -191,6 +191,8 @@ class HATR(Portable, ClassifierMixin, BaseEstimator):
         self.seed = seed
         self.threads = threads
         self.classes = classes
+
+    _eval_rows = 512
 
     def _widths(self, n_features: int) -> list[int]:
         if self.modalities == 1:
@@ -283,29 +285,6 @@ class HATR(Portable, ClassifierMixin, BaseEstimator):
                 drop.words = None
             self.network_ = net.eval()
         return self
-
-    @staticmethod
-    def _logits(net: Any, features: np.ndarray) -> np.ndarray:
-        import torch
-
-        net.eval()
-        with torch.inference_mode():
-            blocks = [net(torch.tensor(features[i : i + 512])) for i in range(0, len(features), 512)]
-        return torch.cat(blocks).numpy()
-
-    def predict_proba(self, X) -> np.ndarray:
-        """Class probabilities, float64 (n, len(classes_)), rows sum to 1, columns as ``classes_``."""
-        check_is_fitted(self, "network_")
-        features = checked(self, X)
-        if not len(features):
-            return np.empty((0, len(self.classes_)))
-        with private_torch(self.seed, self.threads):
-            return softmax(self._logits(self.network_, features))
-
-    def predict(self, X) -> np.ndarray:
-        """Most probable code, shape (n,)."""
-        proba = self.predict_proba(X)
-        return self.classes_[proba.argmax(axis=1)]
 
     @available_if(lambda self: self.modalities == 2)
     def gate(self, X) -> np.ndarray:

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from .errors import HacError
-from .fitting import Job, Portable, at_least, checked, class_codes, private_torch, softmax, targets, weights_of
+from .fitting import Job, NetworkClassifier, at_least, checked, class_codes, private_torch, targets, weights_of
 from .networks import PRECISIONS, Model, Recipe
 from .stacked import n_batches
 from .stacked import train as train_stack
@@ -28,7 +28,7 @@ RECIPES = {
 RECIPE_PARAMETERS = "epochs batch_size lr weight_decay dropout label_smoothing precision patience device".split()
 
 
-class _Head(Portable, ClassifierMixin, BaseEstimator):
+class _Head(NetworkClassifier, ClassifierMixin, BaseEstimator):
     """Training loop shared by the heads; a subclass builds the network (``_network``).
 
     Parameters
@@ -96,9 +96,6 @@ class _Head(Portable, ClassifierMixin, BaseEstimator):
 
     def _network(self, d: int, n_classes: int) -> Any:
         raise NotImplementedError
-
-    def _prepare(self, X: np.ndarray) -> np.ndarray:
-        return X
 
     def _parts(self, d: int) -> list[int]:
         """Widths of the embeddings that the network standardises one by one."""
@@ -196,29 +193,6 @@ class _Head(Portable, ClassifierMixin, BaseEstimator):
             parts.append((np.asarray(job.train), held_out, target, weight))
         _train(heads, X.astype(np.float32, copy=False), parts)
         return heads
-
-    @staticmethod
-    def _logits(net: Any, features: np.ndarray) -> np.ndarray:
-        import torch
-
-        net.eval()
-        with torch.inference_mode():
-            blocks = [net(torch.tensor(features[i : i + 2048])) for i in range(0, len(features), 2048)]
-        return torch.cat(blocks).numpy()
-
-    def predict_proba(self, X) -> np.ndarray:
-        """Class probabilities, float64 (n, len(classes_)), rows sum to 1, columns as ``classes_``."""
-        check_is_fitted(self, "network_")
-        features = checked(self, X, "X")
-        if not len(features):
-            return np.empty((0, len(self.classes_)))
-        with private_torch(self.seed, self.threads):
-            return softmax(self._logits(self.network_, self._prepare(features)))
-
-    def predict(self, X) -> np.ndarray:
-        """Most probable code, shape (n,)."""
-        best = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[best]
 
 
 class MLPHead(_Head):

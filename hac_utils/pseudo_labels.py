@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .errors import HacError
+from .fitting import softmax
 from .io import read_table, sha256_file
 from .protocol import with_training_rows
 from .schema import argmax_codes, mean_over_seeds, proba_of
@@ -109,9 +110,7 @@ def soft_votes(voters: Mapping[str, pd.DataFrame]) -> tuple[list[str], dict[str,
 
 def tempered(proba: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities (n, k) made sharper (below 1) or flatter: each to the power 1 / temperature, rows sum to 1."""
-    logits = np.log(np.clip(proba, 1e-12, None)) / temperature
-    out = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return out / out.sum(axis=1, keepdims=True)
+    return softmax(np.log(np.clip(proba, 1e-12, None)) / temperature)
 
 
 def temperature(proba: np.ndarray, target: np.ndarray) -> float:

@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from .errors import HacError, did_you_mean
-from .fitting import class_codes, softmax, targets
+from .fitting import at_least, class_codes, softmax, targets, weights_of
 from .metrics import hierarchical_f1
 from .schema import predictions_table
 from .splits import Fold
@@ -28,12 +28,6 @@ from .text_members import MEMBERS, checked_rows, spoken, stacked
 KERNEL_SHARES = (0.3, 0.4, 0.5, 0.6, 0.7)
 FAMILY_WEIGHTS = (0.0, 0.1, 0.2, 0.3)
 SHARPNESS = tuple(np.round(np.geomspace(0.5, 4.0, 13), 3))
-
-
-def _numbers(value: Any, what: str, where: str, low: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not low <= value < np.inf:
-        raise HacError(f"{what} is {value!r}", where, f"give a number of at least {low:g}")
-    return float(value)
 
 
 class TextSystem(ClassifierMixin, BaseEstimator):
@@ -112,10 +106,7 @@ class TextSystem(ClassifierMixin, BaseEstimator):
         self.classes_ = class_codes(self.classes)
         rows = checked_rows(X)
         goal = targets(y, self.classes_, len(rows), "TextSystem, y")
-        weight = np.ones(len(rows)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-        if weight.shape != (len(rows),) or not np.isfinite(weight).all() or (weight < 0).any():
-            what = f"sample weights of shape {weight.shape} for {len(rows)} rows, or negative, or NaN"
-            raise HacError(what, "TextSystem", "give one weight of at least 0 per row")
+        weight = weights_of(self, sample_weight, len(rows), np.float64)
         fitted = {} if fitted is None else fitted
         with threadpool_limits(1):
             self.chosen_ = {n: float(getattr(self, n)) for n in ("kernel_share", "family_weight", "sharpness")}
@@ -146,8 +137,7 @@ class TextSystem(ClassifierMixin, BaseEstimator):
         for name in self.members:
             if name not in MEMBERS:
                 raise HacError(f"no member {name!r}", "TextSystem, members", did_you_mean(name, MEMBERS))
-        for name in ("kernel_share", "family_weight", "sharpness", "seed"):
-            _numbers(getattr(self, name), name, "TextSystem", 0)
+        at_least(self, 0, ["kernel_share", "family_weight", "sharpness", "seed"])
         if self.kernel_share > 1:
             raise HacError(f"kernel_share is {self.kernel_share!r}", "TextSystem", "give a number from 0 to 1")
 
